@@ -1,0 +1,67 @@
+# Sandbar: build, test, run. `make help` lists the targets.
+#
+# Every target works from a fresh clone on Debian with Go. What else one needs
+# (qemu-utils, buf, golangci-lint …) it fetches itself: Debian packages by apt
+# when run as root, tools into .tools/. Nothing outside the tree and Go's own
+# caches is touched otherwise. With CI=true a missing tool is an error.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+GO ?= go
+TOOLS := $(CURDIR)/.tools
+
+BUF_VERSION := 1.75.0
+PROTOVALIDATE_VERSION := v1.1.0
+GOLANGCI_VERSION := v2.12.2
+
+BUF := $(TOOLS)/buf-$(BUF_VERSION)/node_modules/.bin/buf
+VALIDATE_PROTO := $(TOOLS)/protovalidate/buf/validate/validate.proto
+GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## Build and run
+
+.PHONY: build
+build: ## Build bin/sandbar, a static binary.
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sandbar ./cmd/sandbar
+
+.PHONY: demo
+demo: build ## Build, then run the whole product on this machine and tell what happens.
+	bin/sandbar demo
+
+## Generated code
+
+.PHONY: generate
+generate: $(BUF) $(VALIDATE_PROTO) ## Generate api/gen from api/sandbar/v1/*.proto.
+	$(BUF) generate
+
+.PHONY: check-generated
+check-generated: $(BUF) $(VALIDATE_PROTO) ## Fail if api/gen is not what the .proto files give.
+	rm -rf $(TOOLS)/generated
+	$(BUF) generate -o $(TOOLS)/generated
+	@diff -r $(TOOLS)/generated/api/gen api/gen || { echo "api/gen is out of date: run 'make generate' and commit it" >&2; exit 1; }
+	@echo "api/gen is current"
+
+.PHONY: lint-proto
+lint-proto: $(BUF) $(VALIDATE_PROTO) ## Lint the .proto files.
+	$(BUF) lint api
+	$(BUF) format --diff --exit-code api
+
+$(BUF):
+	@command -v npm >/dev/null || { echo "buf comes from npm, which is missing: run 'apt-get install npm', or 'make deps-generate' as root" >&2; exit 1; }
+	npm install --prefix $(TOOLS)/buf-$(BUF_VERSION) --no-audit --no-fund --no-package-lock --silent @bufbuild/buf@$(BUF_VERSION)
+	@touch $@
+
+$(VALIDATE_PROTO): Makefile
+	@mkdir -p $(@D)
+	dir=$$(cd / && GOWORK=off $(GO) mod download -json github.com/bufbuild/protovalidate@$(PROTOVALIDATE_VERSION) | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
+	install -m 644 "$$dir/proto/protovalidate/buf/validate/validate.proto" $@
