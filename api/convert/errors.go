@@ -1,0 +1,86 @@
+package convert
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	"github.com/sandbar-san/sandbar/san"
+)
+
+// unknownOutcome marks an Unavailable whose request may have taken effect.
+const unknownOutcome = "Sandbar-Outcome-Unknown"
+
+var codeOf = map[san.Kind]connect.Code{
+	san.KindInternal:        connect.CodeInternal,
+	san.KindInvalid:         connect.CodeInvalidArgument,
+	san.KindNotFound:        connect.CodeNotFound,
+	san.KindExists:          connect.CodeAlreadyExists,
+	san.KindConflict:        connect.CodeFailedPrecondition,
+	san.KindNoSpace:         connect.CodeResourceExhausted,
+	san.KindUnauthenticated: connect.CodeUnauthenticated,
+	san.KindDenied:          connect.CodePermissionDenied,
+	san.KindUnavailable:     connect.CodeUnavailable,
+	san.KindUnknown:         connect.CodeUnavailable,
+}
+
+// ToConnect turns err into the Connect error that clients see.
+func ToConnect(err error) error {
+	if err == nil {
+		return nil
+	}
+	var ce *connect.Error
+	if errors.As(err, &ce) {
+		return ce
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, err)
+	case errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, err)
+	}
+	kind := san.KindOf(err)
+	out := connect.NewError(codeOf[kind], err)
+	if kind == san.KindUnknown {
+		out.Meta().Set(unknownOutcome, "1")
+	}
+	return out
+}
+
+// FromConnect turns a client's error into one with a kind, keeping only the message
+// that the station wrote.
+func FromConnect(err error) error {
+	var ce *connect.Error
+	if err == nil || !errors.As(err, &ce) {
+		return err
+	}
+	return san.Errorf(kindOf(ce), "%s", ce.Message())
+}
+
+func kindOf(ce *connect.Error) san.Kind {
+	switch ce.Code() {
+	case connect.CodeInvalidArgument, connect.CodeOutOfRange:
+		return san.KindInvalid
+	case connect.CodeNotFound:
+		return san.KindNotFound
+	case connect.CodeAlreadyExists:
+		return san.KindExists
+	case connect.CodeFailedPrecondition, connect.CodeAborted:
+		return san.KindConflict
+	case connect.CodeResourceExhausted:
+		return san.KindNoSpace
+	case connect.CodeUnauthenticated:
+		return san.KindUnauthenticated
+	case connect.CodePermissionDenied:
+		return san.KindDenied
+	case connect.CodeUnavailable:
+		if ce.Meta().Get(unknownOutcome) != "" {
+			return san.KindUnknown
+		}
+		return san.KindUnavailable
+	case connect.CodeDeadlineExceeded, connect.CodeCanceled:
+		return san.KindUnavailable
+	}
+	return san.KindInternal
+}

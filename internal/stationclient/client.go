@@ -1,0 +1,254 @@
+package stationclient
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/sandbar-san/sandbar/api/convert"
+	"github.com/sandbar-san/sandbar/api/gen/sandbar/v1/sandbarv1connect"
+	"github.com/sandbar-san/sandbar/san"
+)
+
+// Limits of a client.
+const (
+	// MaxMessageBytes bounds an answer; the largest is a page of volumes.
+	MaxMessageBytes = 16 << 20
+	// MaxEndpoints bounds the list of stations that a client keeps.
+	MaxEndpoints = 64
+
+	dialTimeout = 3 * time.Second
+	retryMin    = 20 * time.Millisecond
+	retryMax    = 500 * time.Millisecond
+)
+
+// Config says which stations there are and who the caller is.
+type Config struct {
+	Endpoints []string    // host:port, at least one
+	TLS       *tls.Config // from internal/identity
+	Token     string      // bearer token; empty when TLS carries a certificate
+}
+
+// Client calls one station at a time and moves to the next when that one cannot be
+// reached. It is safe for concurrent use.
+type Client struct {
+	token string
+	http  *http.Client
+	tr    *http.Transport
+
+	mu        sync.Mutex
+	endpoints []string
+	current   int
+}
+
+// New makes a client; it connects when first used.
+func New(cfg Config) (*Client, error) {
+	eps, err := cleanEndpoints(cfg.Endpoints)
+	if err != nil {
+		return nil, err
+	}
+	tr := &http.Transport{
+		TLSClientConfig:     cfg.TLS,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout: dialTimeout,
+		ForceAttemptHTTP2:   true,
+		IdleConnTimeout:     90 * time.Second,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 2 * time.Second, // a silent cut is noticed within four seconds
+			PingTimeout:     2 * time.Second,
+		},
+	}
+	return &Client{token: cfg.Token, http: &http.Client{Transport: tr}, tr: tr, endpoints: eps, current: rand.IntN(len(eps))}, nil
+}
+
+func cleanEndpoints(in []string) ([]string, error) {
+	var eps []string
+	for _, e := range in {
+		e = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(e), "https://"), "/")
+		if e == "" || slices.Contains(eps, e) {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(e); err != nil {
+			return nil, san.Errorf(san.KindInvalid, "station endpoint %q is not host:port", e)
+		}
+		if eps = append(eps, e); len(eps) == MaxEndpoints {
+			break
+		}
+	}
+	if len(eps) == 0 {
+		return nil, san.Errorf(san.KindInvalid, "no station endpoint given; name at least one as host:port")
+	}
+	return eps, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.tr.CloseIdleConnections() }
+
+// SetEndpoints replaces the list of stations, as a Welcome told it; an unusable list
+// changes nothing.
+func (c *Client) SetEndpoints(eps []string) {
+	clean, err := cleanEndpoints(eps)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.endpoints[c.current]
+	c.endpoints, c.current = clean, max(0, slices.Index(clean, now))
+}
+
+// Endpoints returns the present list.
+func (c *Client) Endpoints() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.endpoints)
+}
+
+// Endpoint returns the station in use.
+func (c *Client) Endpoint() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endpoints[c.current]
+}
+
+// Failed moves on to the next station if ep is still the one in use.
+func (c *Client) Failed(ep string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.endpoints[c.current] == ep {
+		c.current = (c.current + 1) % len(c.endpoints)
+	}
+}
+
+func (c *Client) options() []connect.ClientOption {
+	return []connect.ClientOption{
+		connect.WithReadMaxBytes(MaxMessageBytes),
+		connect.WithInterceptors(bearer{c.token}),
+	}
+}
+
+// Volumes returns the volume service at endpoint ep.
+func (c *Client) Volumes(ep string) sandbarv1connect.VolumeServiceClient {
+	return sandbarv1connect.NewVolumeServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Hosts returns the host service at ep.
+func (c *Client) Hosts(ep string) sandbarv1connect.HostServiceClient {
+	return sandbarv1connect.NewHostServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Units returns the unit service at ep.
+func (c *Client) Units(ep string) sandbarv1connect.UnitServiceClient {
+	return sandbarv1connect.NewUnitServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Stations returns the station service at ep.
+func (c *Client) Stations(ep string) sandbarv1connect.StationServiceClient {
+	return sandbarv1connect.NewStationServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Tokens returns the token service at ep.
+func (c *Client) Tokens(ep string) sandbarv1connect.TokenServiceClient {
+	return sandbarv1connect.NewTokenServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Enrol returns the enrolment service at ep.
+func (c *Client) Enrol(ep string) sandbarv1connect.EnrolServiceClient {
+	return sandbarv1connect.NewEnrolServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Agents returns the agents' stream service at ep.
+func (c *Client) Agents(ep string) sandbarv1connect.AgentServiceClient {
+	return sandbarv1connect.NewAgentServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Peers returns the stations' own service at ep.
+func (c *Client) Peers(ep string) sandbarv1connect.PeerServiceClient {
+	return sandbarv1connect.NewPeerServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// Probes returns a unit's probe service at ep.
+func (c *Client) Probes(ep string) sandbarv1connect.ProbeServiceClient {
+	return sandbarv1connect.NewProbeServiceClient(c.http, "https://"+ep, c.options()...)
+}
+
+// bearer adds the token to every call.
+type bearer struct{ token string }
+
+func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if b.token != "" {
+			req.Header().Set("Authorization", "Bearer "+b.token)
+		}
+		return next(ctx, req)
+	}
+}
+
+func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		if b.token != "" {
+			conn.RequestHeader().Set("Authorization", "Bearer "+b.token)
+		}
+		return conn
+	}
+}
+
+func (b bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+// attemptTimeout bounds one try at one station, so that a silent station costs a turn
+// and not the whole call.
+const attemptTimeout = 8 * time.Second
+
+// Call runs fn against one station after the other until it succeeds, fails for a reason
+// that another try can't change, or ctx ends. fn must be safe to repeat: a read, or a
+// mutation with a request id.
+func Call[T any](ctx context.Context, c *Client, fn func(ctx context.Context, ep string) (T, error)) (T, error) {
+	wait := retryMin
+	for {
+		ep := c.Endpoint()
+		actx, cancel := context.WithTimeout(ctx, attemptTimeout)
+		out, err := fn(actx, ep)
+		cancel()
+		if err == nil || !retriable(err) {
+			return out, convert.FromConnect(err)
+		}
+		c.Failed(ep)
+		select {
+		case <-ctx.Done():
+			return out, san.Errorf(san.KindUnavailable, "no station answered in time (tried %s; last: %s): %w", strings.Join(c.Endpoints(), ", "), message(err), ctx.Err())
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait = min(2*wait, retryMax)
+	}
+}
+
+func message(err error) string {
+	var ce *connect.Error
+	if errors.As(err, &ce) {
+		return ce.Message()
+	}
+	return err.Error()
+}
+
+func retriable(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
+		return true
+	case connect.CodeUnknown: // transport errors that connect has no code for
+		var ce *connect.Error
+		return !errors.As(err, &ce) || !connect.IsWireError(err)
+	}
+	return false
+}
