@@ -2147,6 +2147,96 @@ func (x *BootstrapStateResponse) GetClusterId() string {
 	return ""
 }
 
+// ProposeRequest carries an encoded command of the state machine.
+type ProposeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       []byte                 `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeRequest) Reset() {
+	*x = ProposeRequest{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeRequest) ProtoMessage() {}
+
+func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
+func (*ProposeRequest) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ProposeRequest) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+// ProposeResponse has the log index at which it was applied.
+type ProposeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeResponse) Reset() {
+	*x = ProposeResponse{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeResponse) ProtoMessage() {}
+
+func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
+func (*ProposeResponse) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ProposeResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 var File_sandbar_v1_agent_proto protoreflect.FileDescriptor
 
 const file_sandbar_v1_agent_proto_rawDesc = "" +
@@ -2306,7 +2396,11 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\thas_state\x18\x01 \x01(\bR\bhasState\x12\x16\n" +
 	"\x06expect\x18\x02 \x01(\rR\x06expect\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x03 \x01(\tR\tclusterId*\xe7\x01\n" +
+	"cluster_id\x18\x03 \x01(\tR\tclusterId\"*\n" +
+	"\x0eProposeRequest\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\fR\acommand\"'\n" +
+	"\x0fProposeResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index*\xe7\x01\n" +
 	"\n" +
 	"ReportKind\x12\x1b\n" +
 	"\x17REPORT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n" +
@@ -2319,11 +2413,16 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\fAgentService\x12F\n" +
 	"\aSession\x12\x1a.sandbar.v1.SessionRequest\x1a\x1b.sandbar.v1.SessionResponse(\x010\x012L\n" +
 	"\fProbeService\x12<\n" +
-	"\x05Probe\x12\x18.sandbar.v1.ProbeRequest\x1a\x19.sandbar.v1.ProbeResponse2\xfd\x01\n" +
+	"\x05Probe\x12\x18.sandbar.v1.ProbeRequest\x1a\x19.sandbar.v1.ProbeResponse2\xc1\x02\n" +
 	"\vPeerService\x12?\n" +
 	"\x06Submit\x12\x19.sandbar.v1.SubmitRequest\x1a\x1a.sandbar.v1.SubmitResponse\x12T\n" +
-	"\rHeartbeatAges\x12 .sandbar.v1.HeartbeatAgesRequest\x1a!.sandbar.v1.HeartbeatAgesResponse\x12W\n" +
-	"\x0eBootstrapState\x12!.sandbar.v1.BootstrapStateRequest\x1a\".sandbar.v1.BootstrapStateResponseB=Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1b\x06proto3"
+	"\rHeartbeatAges\x12 .sandbar.v1.HeartbeatAgesRequest\x1a!.sandbar.v1.HeartbeatAgesResponse\x12B\n" +
+	"\aPropose\x12\x1a.sandbar.v1.ProposeRequest\x1a\x1b.sandbar.v1.ProposeResponse\x12W\n" +
+	"\x0eBootstrapState\x12!.sandbar.v1.BootstrapStateRequest\x1a\".sandbar.v1.BootstrapStateResponseB\xa2\x01\n" +
+	"\x0ecom.sandbar.v1B\n" +
+	"AgentProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
+	"Sandbar.V1\xca\x02\n" +
+	"Sandbar\\V1\xe2\x02\x16Sandbar\\V1\\GPBMetadata\xea\x02\vSandbar::V1b\x06proto3"
 
 var (
 	file_sandbar_v1_agent_proto_rawDescOnce sync.Once
@@ -2338,7 +2437,7 @@ func file_sandbar_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_sandbar_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sandbar_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_sandbar_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_sandbar_v1_agent_proto_goTypes = []any{
 	(ReportKind)(0),                // 0: sandbar.v1.ReportKind
 	(*SessionRequest)(nil),         // 1: sandbar.v1.SessionRequest
@@ -2371,6 +2470,8 @@ var file_sandbar_v1_agent_proto_goTypes = []any{
 	(*HeartbeatAge)(nil),           // 28: sandbar.v1.HeartbeatAge
 	(*BootstrapStateRequest)(nil),  // 29: sandbar.v1.BootstrapStateRequest
 	(*BootstrapStateResponse)(nil), // 30: sandbar.v1.BootstrapStateResponse
+	(*ProposeRequest)(nil),         // 31: sandbar.v1.ProposeRequest
+	(*ProposeResponse)(nil),        // 32: sandbar.v1.ProposeResponse
 }
 var file_sandbar_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: sandbar.v1.SessionRequest.hello:type_name -> sandbar.v1.Hello
@@ -2404,14 +2505,16 @@ var file_sandbar_v1_agent_proto_depIdxs = []int32{
 	20, // 28: sandbar.v1.ProbeService.Probe:input_type -> sandbar.v1.ProbeRequest
 	24, // 29: sandbar.v1.PeerService.Submit:input_type -> sandbar.v1.SubmitRequest
 	26, // 30: sandbar.v1.PeerService.HeartbeatAges:input_type -> sandbar.v1.HeartbeatAgesRequest
-	29, // 31: sandbar.v1.PeerService.BootstrapState:input_type -> sandbar.v1.BootstrapStateRequest
-	2,  // 32: sandbar.v1.AgentService.Session:output_type -> sandbar.v1.SessionResponse
-	21, // 33: sandbar.v1.ProbeService.Probe:output_type -> sandbar.v1.ProbeResponse
-	25, // 34: sandbar.v1.PeerService.Submit:output_type -> sandbar.v1.SubmitResponse
-	27, // 35: sandbar.v1.PeerService.HeartbeatAges:output_type -> sandbar.v1.HeartbeatAgesResponse
-	30, // 36: sandbar.v1.PeerService.BootstrapState:output_type -> sandbar.v1.BootstrapStateResponse
-	32, // [32:37] is the sub-list for method output_type
-	27, // [27:32] is the sub-list for method input_type
+	31, // 31: sandbar.v1.PeerService.Propose:input_type -> sandbar.v1.ProposeRequest
+	29, // 32: sandbar.v1.PeerService.BootstrapState:input_type -> sandbar.v1.BootstrapStateRequest
+	2,  // 33: sandbar.v1.AgentService.Session:output_type -> sandbar.v1.SessionResponse
+	21, // 34: sandbar.v1.ProbeService.Probe:output_type -> sandbar.v1.ProbeResponse
+	25, // 35: sandbar.v1.PeerService.Submit:output_type -> sandbar.v1.SubmitResponse
+	27, // 36: sandbar.v1.PeerService.HeartbeatAges:output_type -> sandbar.v1.HeartbeatAgesResponse
+	32, // 37: sandbar.v1.PeerService.Propose:output_type -> sandbar.v1.ProposeResponse
+	30, // 38: sandbar.v1.PeerService.BootstrapState:output_type -> sandbar.v1.BootstrapStateResponse
+	33, // [33:39] is the sub-list for method output_type
+	27, // [27:33] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -2448,7 +2551,7 @@ func file_sandbar_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sandbar_v1_agent_proto_rawDesc), len(file_sandbar_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -586,7 +586,10 @@ const file_sandbar_v1_host_proto_rawDesc = "" +
 	"\aGetHost\x12\x1a.sandbar.v1.GetHostRequest\x1a\x1b.sandbar.v1.GetHostResponse\"\x03\x90\x02\x01\x12M\n" +
 	"\tListHosts\x12\x1c.sandbar.v1.ListHostsRequest\x1a\x1d.sandbar.v1.ListHostsResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\n" +
-	"RemoveHost\x12\x1d.sandbar.v1.RemoveHostRequest\x1a\x1e.sandbar.v1.RemoveHostResponseB=Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1b\x06proto3"
+	"RemoveHost\x12\x1d.sandbar.v1.RemoveHostRequest\x1a\x1e.sandbar.v1.RemoveHostResponseB\xa1\x01\n" +
+	"\x0ecom.sandbar.v1B\tHostProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
+	"Sandbar.V1\xca\x02\n" +
+	"Sandbar\\V1\xe2\x02\x16Sandbar\\V1\\GPBMetadata\xea\x02\vSandbar::V1b\x06proto3"
 
 var (
 	file_sandbar_v1_host_proto_rawDescOnce sync.Once

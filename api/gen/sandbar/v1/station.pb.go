@@ -1492,8 +1492,8 @@ type EnrolRequest struct {
 	// station, unit or host.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	Id   string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
-	// PKCS #10, PEM.
-	CsrPem []byte `protobuf:"bytes,4,opt,name=csr_pem,json=csrPem,proto3" json:"csr_pem,omitempty"`
+	// PKCS #10, DER.
+	CsrDer []byte `protobuf:"bytes,4,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"`
 	// A host's initiator names; empty: one is made from its id.
 	Initiators    []string `protobuf:"bytes,5,rep,name=initiators,proto3" json:"initiators,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1551,9 +1551,9 @@ func (x *EnrolRequest) GetId() string {
 	return ""
 }
 
-func (x *EnrolRequest) GetCsrPem() []byte {
+func (x *EnrolRequest) GetCsrDer() []byte {
 	if x != nil {
-		return x.CsrPem
+		return x.CsrDer
 	}
 	return nil
 }
@@ -1794,7 +1794,7 @@ const file_sandbar_v1_station_proto_rawDesc = "" +
 	"join_token\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tjoinToken\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\tR\x02id\x12\"\n" +
-	"\acsr_pem\x18\x04 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x06csrPem\x12\x1e\n" +
+	"\acsr_der\x18\x04 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x06csrDer\x12\x1e\n" +
 	"\n" +
 	"initiators\x18\x05 \x03(\tR\n" +
 	"initiators\"\x9c\x02\n" +
@@ -1826,7 +1826,10 @@ const file_sandbar_v1_station_proto_rawDesc = "" +
 	"\vDeleteToken\x12\x1e.sandbar.v1.DeleteTokenRequest\x1a\x1f.sandbar.v1.DeleteTokenResponse\x12Z\n" +
 	"\x0fCreateJoinToken\x12\".sandbar.v1.CreateJoinTokenRequest\x1a#.sandbar.v1.CreateJoinTokenResponse2L\n" +
 	"\fEnrolService\x12<\n" +
-	"\x05Enrol\x12\x18.sandbar.v1.EnrolRequest\x1a\x19.sandbar.v1.EnrolResponseB=Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1b\x06proto3"
+	"\x05Enrol\x12\x18.sandbar.v1.EnrolRequest\x1a\x19.sandbar.v1.EnrolResponseB\xa4\x01\n" +
+	"\x0ecom.sandbar.v1B\fStationProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
+	"Sandbar.V1\xca\x02\n" +
+	"Sandbar\\V1\xe2\x02\x16Sandbar\\V1\\GPBMetadata\xea\x02\vSandbar::V1b\x06proto3"
 
 var (
 	file_sandbar_v1_station_proto_rawDescOnce sync.Once

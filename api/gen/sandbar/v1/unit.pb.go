@@ -1031,7 +1031,10 @@ const file_sandbar_v1_unit_proto_rawDesc = "" +
 	"\tListUnits\x12\x1c.sandbar.v1.ListUnitsRequest\x1a\x1d.sandbar.v1.ListUnitsResponse\"\x03\x90\x02\x01\x12N\n" +
 	"\vApproveUnit\x12\x1e.sandbar.v1.ApproveUnitRequest\x1a\x1f.sandbar.v1.ApproveUnitResponse\x12B\n" +
 	"\aSetUnit\x12\x1a.sandbar.v1.SetUnitRequest\x1a\x1b.sandbar.v1.SetUnitResponse\x12G\n" +
-	"\aGetPool\x12\x1a.sandbar.v1.GetPoolRequest\x1a\x1b.sandbar.v1.GetPoolResponse\"\x03\x90\x02\x01B=Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1b\x06proto3"
+	"\aGetPool\x12\x1a.sandbar.v1.GetPoolRequest\x1a\x1b.sandbar.v1.GetPoolResponse\"\x03\x90\x02\x01B\xa1\x01\n" +
+	"\x0ecom.sandbar.v1B\tUnitProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
+	"Sandbar.V1\xca\x02\n" +
+	"Sandbar\\V1\xe2\x02\x16Sandbar\\V1\\GPBMetadata\xea\x02\vSandbar::V1b\x06proto3"
 
 var (
 	file_sandbar_v1_unit_proto_rawDescOnce sync.Once

@@ -1384,7 +1384,10 @@ const file_sandbar_v1_volume_proto_rawDesc = "" +
 	"\fDeleteVolume\x12\x1f.sandbar.v1.DeleteVolumeRequest\x1a .sandbar.v1.DeleteVolumeResponse\x12Q\n" +
 	"\fAssignVolume\x12\x1f.sandbar.v1.AssignVolumeRequest\x1a .sandbar.v1.AssignVolumeResponse\x12W\n" +
 	"\x0eUnassignVolume\x12!.sandbar.v1.UnassignVolumeRequest\x1a\".sandbar.v1.UnassignVolumeResponse\x12W\n" +
-	"\x0eGetCredentials\x12!.sandbar.v1.GetCredentialsRequest\x1a\".sandbar.v1.GetCredentialsResponseB=Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1b\x06proto3"
+	"\x0eGetCredentials\x12!.sandbar.v1.GetCredentialsRequest\x1a\".sandbar.v1.GetCredentialsResponseB\xa3\x01\n" +
+	"\x0ecom.sandbar.v1B\vVolumeProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
+	"Sandbar.V1\xca\x02\n" +
+	"Sandbar\\V1\xe2\x02\x16Sandbar\\V1\\GPBMetadata\xea\x02\vSandbar::V1b\x06proto3"
 
 var (
 	file_sandbar_v1_volume_proto_rawDescOnce sync.Once

@@ -46,6 +46,8 @@ const (
 	// PeerServiceHeartbeatAgesProcedure is the fully-qualified name of the PeerService's HeartbeatAges
 	// RPC.
 	PeerServiceHeartbeatAgesProcedure = "/sandbar.v1.PeerService/HeartbeatAges"
+	// PeerServiceProposeProcedure is the fully-qualified name of the PeerService's Propose RPC.
+	PeerServiceProposeProcedure = "/sandbar.v1.PeerService/Propose"
 	// PeerServiceBootstrapStateProcedure is the fully-qualified name of the PeerService's
 	// BootstrapState RPC.
 	PeerServiceBootstrapStateProcedure = "/sandbar.v1.PeerService/BootstrapState"
@@ -201,6 +203,8 @@ type PeerServiceClient interface {
 	Submit(context.Context, *connect.Request[v1.SubmitRequest]) (*connect.Response[v1.SubmitResponse], error)
 	// HeartbeatAges tells how long ago each agent of this station was last heard.
 	HeartbeatAges(context.Context, *connect.Request[v1.HeartbeatAgesRequest]) (*connect.Response[v1.HeartbeatAgesResponse], error)
+	// Propose commits a command of another station; only the leader takes it.
+	Propose(context.Context, *connect.Request[v1.ProposeRequest]) (*connect.Response[v1.ProposeResponse], error)
 	// BootstrapState tells whether this station has raft state and what it expects.
 	BootstrapState(context.Context, *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error)
 }
@@ -228,6 +232,12 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(peerServiceMethods.ByName("HeartbeatAges")),
 			connect.WithClientOptions(opts...),
 		),
+		propose: connect.NewClient[v1.ProposeRequest, v1.ProposeResponse](
+			httpClient,
+			baseURL+PeerServiceProposeProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("Propose")),
+			connect.WithClientOptions(opts...),
+		),
 		bootstrapState: connect.NewClient[v1.BootstrapStateRequest, v1.BootstrapStateResponse](
 			httpClient,
 			baseURL+PeerServiceBootstrapStateProcedure,
@@ -241,6 +251,7 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type peerServiceClient struct {
 	submit         *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
 	heartbeatAges  *connect.Client[v1.HeartbeatAgesRequest, v1.HeartbeatAgesResponse]
+	propose        *connect.Client[v1.ProposeRequest, v1.ProposeResponse]
 	bootstrapState *connect.Client[v1.BootstrapStateRequest, v1.BootstrapStateResponse]
 }
 
@@ -254,6 +265,11 @@ func (c *peerServiceClient) HeartbeatAges(ctx context.Context, req *connect.Requ
 	return c.heartbeatAges.CallUnary(ctx, req)
 }
 
+// Propose calls sandbar.v1.PeerService.Propose.
+func (c *peerServiceClient) Propose(ctx context.Context, req *connect.Request[v1.ProposeRequest]) (*connect.Response[v1.ProposeResponse], error) {
+	return c.propose.CallUnary(ctx, req)
+}
+
 // BootstrapState calls sandbar.v1.PeerService.BootstrapState.
 func (c *peerServiceClient) BootstrapState(ctx context.Context, req *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error) {
 	return c.bootstrapState.CallUnary(ctx, req)
@@ -265,6 +281,8 @@ type PeerServiceHandler interface {
 	Submit(context.Context, *connect.Request[v1.SubmitRequest]) (*connect.Response[v1.SubmitResponse], error)
 	// HeartbeatAges tells how long ago each agent of this station was last heard.
 	HeartbeatAges(context.Context, *connect.Request[v1.HeartbeatAgesRequest]) (*connect.Response[v1.HeartbeatAgesResponse], error)
+	// Propose commits a command of another station; only the leader takes it.
+	Propose(context.Context, *connect.Request[v1.ProposeRequest]) (*connect.Response[v1.ProposeResponse], error)
 	// BootstrapState tells whether this station has raft state and what it expects.
 	BootstrapState(context.Context, *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error)
 }
@@ -288,6 +306,12 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(peerServiceMethods.ByName("HeartbeatAges")),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerServiceProposeHandler := connect.NewUnaryHandler(
+		PeerServiceProposeProcedure,
+		svc.Propose,
+		connect.WithSchema(peerServiceMethods.ByName("Propose")),
+		connect.WithHandlerOptions(opts...),
+	)
 	peerServiceBootstrapStateHandler := connect.NewUnaryHandler(
 		PeerServiceBootstrapStateProcedure,
 		svc.BootstrapState,
@@ -300,6 +324,8 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 			peerServiceSubmitHandler.ServeHTTP(w, r)
 		case PeerServiceHeartbeatAgesProcedure:
 			peerServiceHeartbeatAgesHandler.ServeHTTP(w, r)
+		case PeerServiceProposeProcedure:
+			peerServiceProposeHandler.ServeHTTP(w, r)
 		case PeerServiceBootstrapStateProcedure:
 			peerServiceBootstrapStateHandler.ServeHTTP(w, r)
 		default:
@@ -317,6 +343,10 @@ func (UnimplementedPeerServiceHandler) Submit(context.Context, *connect.Request[
 
 func (UnimplementedPeerServiceHandler) HeartbeatAges(context.Context, *connect.Request[v1.HeartbeatAgesRequest]) (*connect.Response[v1.HeartbeatAgesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.PeerService.HeartbeatAges is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) Propose(context.Context, *connect.Request[v1.ProposeRequest]) (*connect.Response[v1.ProposeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.PeerService.Propose is not implemented"))
 }
 
 func (UnimplementedPeerServiceHandler) BootstrapState(context.Context, *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error) {
