@@ -25,6 +25,7 @@ const maxPEMBytes = 64 << 10
 // PEM block types (RFC 7468).
 const (
 	pemCertificate = "CERTIFICATE"
+	pemRequest     = "CERTIFICATE REQUEST"
 	pemPrivateKey  = "PRIVATE KEY"
 )
 

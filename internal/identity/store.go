@@ -262,10 +262,10 @@ func (s *Store) checkSameCA(id *Identity) error {
 	return nil
 }
 
-// Renew gets id a new key and certificate: request sends a signing request (DER) to a
+// Renew gets id a new key and certificate: request sends a signing request (PEM) to a
 // station and returns the certificate (PEM). Configurations made from id show it from
 // the next handshake on.
-func (s *Store) Renew(ctx context.Context, id *Identity, request func(ctx context.Context, csrDER []byte) ([]byte, error)) error {
+func (s *Store) Renew(ctx context.Context, id *Identity, request func(ctx context.Context, csrPEM []byte) ([]byte, error)) error {
 	csr, err := s.PendingCSR()
 	if err != nil {
 		return err
