@@ -39,6 +39,11 @@ const (
 type Command interface {
 	Kind() Kind
 	Header() *Header
+	// apply changes x and returns the id of what it made or changed; an error is a refusal and
+	// undoes all of it.
+	apply(x *tx) (string, error)
+	// action names the command in the audit; "" keeps it out.
+	action() string
 }
 
 // Header is in every command: who asked, when, and under which request id.
@@ -165,7 +170,7 @@ type UnitStorage struct {
 	Replicas    []ReplicaInfo   `cbor:"6,keyasint"`
 }
 
-// UnitState sets Stopped (Fig. 3f/g) or Unreachable; only for the incarnation named.
+// SetUnitState sets Stopped (Fig. 3f/g) or Unreachable; only for the incarnation named.
 type SetUnitState struct {
 	H           Header          `cbor:"1,keyasint"`
 	ID          san.UnitID      `cbor:"2,keyasint"`

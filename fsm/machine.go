@@ -1,0 +1,179 @@
+package fsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-memdb"
+
+	"github.com/sandbar-san/sandbar/san"
+)
+
+const (
+	// maxRequests is how many answered requests are remembered.
+	maxRequests = 65536
+	// maxAudit is how many audit entries are kept; whoever wants more exports them.
+	maxAudit = 10000
+)
+
+// Machine is the state machine. One goroutine applies; any number read and watch.
+type Machine struct {
+	mu       sync.Mutex // held by whoever writes: Apply, Restore
+	db       *memdb.MemDB
+	broken   error // the schema is wrong: a defect that tests exclude
+	requests fifo[*Request]
+	audit    fifo[*Audit]
+	view     atomic.Pointer[View]
+	feed     *feed
+}
+
+// New returns an empty machine.
+func New() *Machine {
+	m := &Machine{feed: newFeed(feedEntries)}
+	m.db, m.broken = newDB()
+	m.publish(0)
+	return m
+}
+
+// newDB makes empty tables. The handle is a snapshot because memdb then skips the bookkeeping for its own
+// watch channels, which we don't use: see feed.
+func newDB() (*memdb.MemDB, error) {
+	db, err := memdb.NewMemDB(schema())
+	if err != nil {
+		return nil, err
+	}
+	return db.Snapshot(), nil
+}
+
+func (m *Machine) publish(index san.Index) {
+	v := &View{index: index}
+	if m.db != nil {
+		v.txn = m.db.Txn(false)
+	}
+	m.view.Store(v)
+}
+
+// Result is what a command came to.
+type Result struct {
+	// Index is the entry that the command took effect at; of a replayed one, the first's.
+	Index san.Index
+	// Object is the id of what was made or changed.
+	Object string
+	// Err is a refusal, a *san.Error, the same on every replica; nothing was changed.
+	Err error
+	// Replayed says that an equal request was answered before and this one changed nothing.
+	Replayed bool
+}
+
+// Apply carries out the entry at index. Its error means that this program can't tell what the entry does
+// (codec.ErrNewer, codec.ErrDamaged, an index out of order): nothing is changed, the applied index
+// has not moved, and the replica must stop. A refusal is not an error but Result.Err.
+func (m *Machine) Apply(index san.Index, entry []byte) (Result, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken != nil {
+		return Result{}, m.broken
+	}
+	if applied := m.AppliedIndex(); index <= applied {
+		return Result{}, fmt.Errorf("log entry %d after entry %d was applied", index, applied)
+	}
+	cmd, err := Decode(entry)
+	if errors.Is(err, ErrIgnorable) {
+		m.advance(index)
+		return Result{Index: index}, nil
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("log entry %d: %w", index, err)
+	}
+	return m.run(index, cmd)
+}
+
+// advance moves the index of a state that stays as it is.
+func (m *Machine) advance(index san.Index) {
+	m.view.Store(&View{txn: m.view.Load().txn, index: index})
+}
+
+func (m *Machine) run(index san.Index, cmd Command) (Result, error) {
+	h := cmd.Header()
+	old := m.View()
+	if err := h.check(); err != nil {
+		m.advance(index)
+		return Result{Index: index, Err: err}, nil
+	}
+	if h.RequestID != "" {
+		if r := old.Request(h.Principal, h.RequestID); r != nil {
+			m.advance(index)
+			return replay(index, r, h), nil
+		}
+	}
+	x := &tx{View: View{txn: m.db.Txn(true), index: index}, at: h.At.UTC()}
+	object, refusal := m.applyIn(x, cmd)
+	if x.fault != nil {
+		x.txn.Abort()
+		return Result{}, fmt.Errorf("log entry %d: %w", index, x.fault)
+	}
+	if refusal != nil {
+		x.txn.Abort()
+		m.advance(index)
+		return Result{Index: index, Object: object, Err: refusal}, nil
+	}
+	x.txn.Commit()
+	x.settle(m)
+	m.publish(index)
+	m.feed.add(index, x.changes)
+	return Result{Index: index, Object: object}, nil
+}
+
+func replay(index san.Index, r *Request, h *Header) Result {
+	if !bytes.Equal(r.Fingerprint, h.Fingerprint) {
+		return Result{Index: index, Object: r.Object, Err: san.Errorf(san.KindConflict,
+			"request id %q was used before with other content; repeat the first request unchanged or choose a new id", h.RequestID)}
+	}
+	return Result{Index: r.Index, Object: r.Object, Replayed: true}
+}
+
+// applyIn runs cmd in x and notes who did it.
+func (m *Machine) applyIn(x *tx, cmd Command) (string, error) {
+	if err := x.gate(cmd); err != nil {
+		return "", err
+	}
+	object, err := cmd.apply(x)
+	if err != nil {
+		return object, err
+	}
+	h := cmd.Header()
+	if h.RequestID != "" {
+		x.remember(m, &Request{Principal: h.Principal, ID: h.RequestID, Fingerprint: h.Fingerprint, Object: object})
+	}
+	if action := cmd.action(); action != "" {
+		x.record(m, &Audit{At: x.at, Principal: h.Principal, Action: action, Object: object})
+	}
+	return object, nil
+}
+
+// View returns the present state.
+func (m *Machine) View() View { return *m.view.Load() }
+
+// AppliedIndex is the last entry that Apply or Restore took in.
+func (m *Machine) AppliedIndex() san.Index { return m.view.Load().index }
+
+// Subscribe follows the changes after index from; 0 means from now on. ErrResync: they are no longer kept.
+func (m *Machine) Subscribe(from san.Index) (*Subscription, error) {
+	if from == 0 {
+		_, s, err := m.Watch()
+		return s, err
+	}
+	return m.feed.subscribe(from)
+}
+
+// Watch returns the present state and a subscription to every change after it.
+func (m *Machine) Watch() (View, *Subscription, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := m.View()
+	s, err := m.feed.subscribe(v.index)
+	return v, s, err
+}
