@@ -118,8 +118,6 @@ const (
 	sole
 )
 
-var scopeNames = [...]string{"-", "all", "self", "own", "for-host", "by-host", "sole"}
-
 // rights is a row of the matrix: a scope for each actor. What is left out is never.
 type rights map[actor]scope
 
