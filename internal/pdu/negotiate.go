@@ -195,6 +195,9 @@ func (n *Negotiator) receive(key, value string) (answer string, err error) {
 	if known && sp.rule == ruleSecurity {
 		return "", nil
 	}
+	if was, again := n.declared[key]; again && was == value {
+		return "", nil // some initiators name themselves again in each stage
+	}
 	if n.received[key] {
 		return "", &NegotiationError{key, value, "given a second time in one negotiation"}
 	}
