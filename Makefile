@@ -15,11 +15,17 @@ TOOLS := $(CURDIR)/.tools
 
 BUF_VERSION := 1.75.0
 PROTOVALIDATE_VERSION := v1.1.0
-GOLANGCI_VERSION := v2.12.2
+GOLANGCI_VERSION := v2.15.0
 
 BUF := $(TOOLS)/buf-$(BUF_VERSION)/node_modules/.bin/buf
 VALIDATE_PROTO := $(TOOLS)/protovalidate/buf/validate/validate.proto
 GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+
+# hashicorp/go-metrics is the one metrics module that raft and serf then share.
+TAGS := hashicorpmetrics
+# One folder pattern for the targets that run over packages: make test PKG=./fsm/...
+PKG ?= ./...
+FUZZTIME ?= 30s
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -32,11 +38,49 @@ help: ## List the targets.
 
 .PHONY: build
 build: ## Build bin/sandbar, a static binary.
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sandbar ./cmd/sandbar
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/sandbar ./cmd/sandbar
 
 .PHONY: demo
 demo: build ## Build, then run the whole product on this machine and tell what happens.
 	bin/sandbar demo
+
+## Test
+
+.PHONY: deps
+deps: ## Install the Debian packages that tests use, if missing (as root).
+	@.ci/deps.sh test
+
+.PHONY: test
+test: deps ## Run all tests.
+	$(GO) test -tags $(TAGS) -timeout 15m $(PKG)
+
+.PHONY: race
+race: deps ## Run all tests under the race detector.
+	$(GO) test -tags $(TAGS) -race -timeout 30m $(PKG)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s).
+	TAGS=$(TAGS) .ci/fuzz.sh $(FUZZTIME)
+
+.PHONY: test-kernel
+test-kernel: build ## Let the Linux kernel's initiator, in a VM, use a volume (root; minutes).
+	@.ci/deps.sh kernel
+	chaos/vm/test-kernel.sh
+
+.PHONY: bench-stations
+bench-stations: build ## Measure stations beside etcd. BENCH_JSON=FILE keeps the figures.
+	@.ci/deps.sh bench
+	$(GO) run -tags $(TAGS) ./chaos/bench/stations
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Lint the Go code.
+	GOLANGCI_LINT_CACHE=$(TOOLS)/golangci-cache $(GOLANGCI) run --build-tags $(TAGS) --timeout 20m $(PKG)
+
+$(GOLANGCI):
+	@echo "building golangci-lint $(GOLANGCI_VERSION): some minutes, once"
+	@mkdir -p $(TOOLS)/golangci-bin
+	cd / && GOFLAGS= GOWORK=off GOBIN=$(TOOLS)/golangci-bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv $(TOOLS)/golangci-bin/golangci-lint $@
 
 ## Generated code
 
@@ -57,8 +101,8 @@ lint-proto: $(BUF) $(VALIDATE_PROTO) ## Lint the .proto files.
 	$(BUF) format --diff --exit-code api
 
 $(BUF):
-	@command -v npm >/dev/null || { echo "buf comes from npm, which is missing: run 'apt-get install npm', or 'make deps-generate' as root" >&2; exit 1; }
-	npm install --prefix $(TOOLS)/buf-$(BUF_VERSION) --no-audit --no-fund --no-package-lock --silent @bufbuild/buf@$(BUF_VERSION)
+	@command -v npm >/dev/null || { echo "buf comes from npm, which is missing: run '.ci/deps.sh generate' as root" >&2; exit 1; }
+	npm_config_cache=$(TOOLS)/npm-cache npm install --prefix $(TOOLS)/buf-$(BUF_VERSION) --no-audit --no-fund --no-package-lock --silent @bufbuild/buf@$(BUF_VERSION)
 	@touch $@
 
 $(VALIDATE_PROTO): Makefile
