@@ -8,7 +8,7 @@
 set -euo pipefail
 
 # Real initiators and file systems that the tests hold the unit against.
-test_pkgs="libiscsi-bin qemu-utils qemu-block-extra e2fsprogs jq curl"
+test_pkgs="libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt jq curl"
 # The peers that benchmarks compare with.
 bench_pkgs="etcd-server tgt libiscsi-bin"
 # chaos/vm installs the rest by itself.
