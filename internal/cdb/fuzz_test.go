@@ -1,0 +1,89 @@
+package cdb
+
+import "testing"
+
+// FuzzCDB runs every CDB decoder over arbitrary bytes: none may panic, and what
+// DecodeBlock accepts encodes to a CDB that means the same.
+func FuzzCDB(f *testing.F) {
+	for _, o := range blockOps {
+		c := Block{Op: o.op, LBA: o.lba, Blocks: uint32(o.blocks), FUA: o.fua, Unmap: o.same}.Encode()
+		f.Add(c.Bytes())
+	}
+	for _, c := range []CDB{InquiryVPD(0x83, 255), ModeSense10(0x3f, 0xff, true, 512), ReportLUNs(16), Unmap(24),
+		ReportSupportedOpcode(1, 0x88, 0, true, 512), PersistentReserveOut(1, 3, 24), StartStopUnit(true, true, true), {0x7f}, {0xff}} {
+		f.Add(c[:])
+	}
+	f.Fuzz(func(t *testing.T, c []byte) {
+		if b, err := DecodeBlock(c); err == nil {
+			again := b.Encode()
+			if got, err := DecodeBlock(again[:]); err != nil || got != b {
+				t.Fatalf("% x means %+v, but encodes to % x, which means %+v, %v", c, b, again, got, err)
+			}
+		}
+		for _, decode := range []func([]byte) error{
+			func(c []byte) error { _, err := DecodeInquiry(c); return err },
+			func(c []byte) error { _, err := DecodeMode(c); return err },
+			func(c []byte) error { _, err := DecodeReportLUNs(c); return err },
+			func(c []byte) error { _, err := DecodeReportOpcodes(c); return err },
+			func(c []byte) error { _, err := DecodeUnmap(c); return err },
+			func(c []byte) error { _, err := DecodePersistentReserve(c); return err },
+			func(c []byte) error { _, err := DecodeStartStop(c); return err },
+		} {
+			if err := decode(c); err == nil && len(c) < 6 {
+				t.Fatalf("% x was decoded, but no CDB is that short", c)
+			}
+		}
+		if Allocation(c) < 0 {
+			t.Fatalf("negative allocation length in % x", c)
+		}
+	})
+}
+
+// FuzzParameterData runs every parser of parameter data and of sense over arbitrary
+// bytes: none may panic, hang, or return more than its bound.
+func FuzzParameterData(f *testing.F) {
+	f.Add(Sense{Key: KeyMiscompare, ASC: ASCMiscompareDuringVerify, Information: 5, InformationValid: true}.Fixed())
+	f.Add(Sense{Key: KeyMediumError, Information: 1 << 40, InformationValid: true, CommandSpecific: 1}.FieldPointer(1, 2, true).Descriptor())
+	list, err := AppendUnmapList(nil, []LBARange{{1, 2}, {3, 4}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(list)
+	f.Add(AppendLUNs(nil, []uint64{0, 1 << 48}))
+	f.Add(VPDPage(0, VPDDeviceIdentification, AppendDesignator(nil, Designator{CodeSet: 1, Type: 3, Value: make([]byte, 16)})))
+	f.Add(Capacity{LastLBA: 9, BlockSizeBytes: 512}.Encode16())
+	f.Add(AppendTargetPortGroups(nil, []TargetPortGroup{{Group: 1, Ports: []uint16{1}}}))
+	f.Add(AppendLBAStatus(nil, []LBAStatus{{LBARange{1, 2}, 1}}))
+	f.Add([]byte{0x17, 0, 0x10, 0, 0x4a, 1, 0, 1, 7, 8, 1, 4})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _ = ParseSense(b)
+		if r, err := ParseUnmapList(b, 16); err == nil && len(r) > 16 {
+			t.Fatalf("%d UNMAP descriptors", len(r))
+		}
+		if l, _, err := ParseLUNs(b); err == nil && len(l) > MaxReportedLUNs {
+			t.Fatalf("%d LUNs", len(l))
+		}
+		if d := ParseDesignators(b); len(d) > MaxDesignators {
+			t.Fatalf("%d designators", len(d))
+		}
+		for _, long := range []bool{false, true} {
+			if m, err := ParseMode(b, long); err == nil && len(m.Pages) > maxModePages {
+				t.Fatalf("%d mode pages", len(m.Pages))
+			}
+		}
+		if g, err := ParseTargetPortGroups(b); err == nil && len(g) > maxPortGroups {
+			t.Fatalf("%d target port groups", len(g))
+		}
+		if s, err := ParseLBAStatus(b); err == nil && len(s) > maxLBAStatus {
+			t.Fatalf("%d LBA status descriptors", len(s))
+		}
+		if body, err := ParseVPD(b, VPDBlockLimits); err == nil {
+			_ = ParseBlockLimits(body)
+			_, _ = ParseProvisioning(body)
+		}
+		_, _ = ParseCapacity10(b)
+		_, _ = ParseCapacity16(b)
+		_, _ = ParseStandardInquiry(b)
+		_, _ = DecodePROutList(b)
+	})
+}
