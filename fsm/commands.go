@@ -3,6 +3,7 @@ package fsm
 import (
 	"time"
 
+	"github.com/sandbar-san/sandbar/fsm/codec"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -33,16 +34,23 @@ const (
 	KindSetUnit         Kind = 20
 	KindRemoveStation   Kind = 21
 	KindAuditRead       Kind = 22
+	KindSetFormat       Kind = 23
 )
 
-// Command is one change. Who proposes it fixes every id, time and random value in it.
+// FormatVersion is the highest log format that this program reads: what a station states of
+// itself in PutStation.
+const FormatVersion = uint32(codec.Format)
+
+// Command is one change. Who proposes it fixes every id, time and random value in it. The commands are
+// the pointer types of this package (*CreateVolume …) and no others.
 type Command interface {
 	Kind() Kind
 	Header() *Header
 	// apply changes x and returns the id of what it made or changed; an error is a refusal and
 	// undoes all of it.
 	apply(x *tx) (string, error)
-	// action names the command in the audit; "" keeps it out.
+	// action names the command in the audit; "" keeps it out, as what agents and stations say
+	// of themselves is not somebody's act.
 	action() string
 }
 
@@ -54,231 +62,94 @@ type Header struct {
 	Fingerprint []byte        `cbor:"4,keyasint"`
 }
 
-// InitCluster makes the cluster row and the first tokens; refused if there is one.
-type InitCluster struct {
-	H           Header        `cbor:"1,keyasint"`
-	ID          san.ClusterID `cbor:"2,keyasint"`
-	CACertPEM   []byte        `cbor:"3,keyasint"`
-	CAKeySealed []byte        `cbor:"4,keyasint"`
-	Tokens      []Token       `cbor:"5,keyasint"`
-	JoinTokens  []JoinToken   `cbor:"6,keyasint"`
-}
-
-// PutStation records a station's addresses and version; also at each start of it.
-type PutStation struct {
-	H       Header  `cbor:"1,keyasint"`
-	Station Station `cbor:"2,keyasint"`
-}
-
-// RemoveStation forgets a station that left.
-type RemoveStation struct {
-	H  Header        `cbor:"1,keyasint"`
-	ID san.StationID `cbor:"2,keyasint"`
-}
-
-// Enrol records a certificate that is about to be handed out, counts the join token's
-// use and makes the unit's or host's row. Refused: token unknown, expired at H.At, used up
-// or of another role; id already enrolled unless the request proves the old key
-// (Renewal) — with what to do next.
-type Enrol struct {
-	H          Header      `cbor:"1,keyasint"`
-	Role       san.Role    `cbor:"2,keyasint"`
-	ID         string      `cbor:"3,keyasint"`
-	CertSerial string      `cbor:"4,keyasint"`
-	JoinToken  san.TokenID `cbor:"5,keyasint"`
-	Renewal    bool        `cbor:"6,keyasint"` // caller proved the present certificate; JoinToken empty
-	Initiators []string    `cbor:"7,keyasint"` // of a host
-	PublicKey  []byte      `cbor:"8,keyasint"` // SHA-256 of it: a lost reply may be asked for again with the same key
-}
-
-// CreateToken adds an operator token.
-type CreateToken struct {
-	H     Header `cbor:"1,keyasint"`
-	Token Token  `cbor:"2,keyasint"`
-}
-
-// DeleteToken revokes one.
-type DeleteToken struct {
-	H  Header      `cbor:"1,keyasint"`
-	ID san.TokenID `cbor:"2,keyasint"`
-}
-
-// CreateJoinToken adds a join token.
-type CreateJoinToken struct {
-	H     Header    `cbor:"1,keyasint"`
-	Token JoinToken `cbor:"2,keyasint"`
-}
-
-// DeleteJoinToken revokes one.
-type DeleteJoinToken struct {
-	H  Header      `cbor:"1,keyasint"`
-	ID san.TokenID `cbor:"2,keyasint"`
-}
-
-// ApproveUnit lets a pending unit into the pool.
-type ApproveUnit struct {
-	H  Header     `cbor:"1,keyasint"`
-	ID san.UnitID `cbor:"2,keyasint"`
-}
-
-// SetUnit changes what an operator decides of a unit.
-type SetUnit struct {
-	H      Header            `cbor:"1,keyasint"`
-	ID     san.UnitID        `cbor:"2,keyasint"`
-	Spare  *bool             `cbor:"3,keyasint"`
-	Labels map[string]string `cbor:"4,keyasint"` // merged; empty value removes
-}
-
-// UnitStarted is Fig. 3a/b: the unit's new incarnation and addresses are stored and it becomes
-// Starting. A lower incarnation than the row's is refused; the same one is a reconnect: Starting only
-// if it was not Online.
-type UnitStarted struct {
-	H           Header          `cbor:"1,keyasint"`
-	ID          san.UnitID      `cbor:"2,keyasint"`
-	CertSerial  string          `cbor:"3,keyasint"` // must be the row's
-	Incarnation san.Incarnation `cbor:"4,keyasint"`
-	APIAddress  string          `cbor:"5,keyasint"`
-	Portal      string          `cbor:"6,keyasint"`
-	Version     string          `cbor:"7,keyasint"`
-}
-
-// MediumInfo is one medium in a unit's storage info.
-type MediumInfo struct {
-	ID              san.MediumID `cbor:"1,keyasint"`
-	Path            string       `cbor:"2,keyasint"`
-	CapacityExtents uint32       `cbor:"3,keyasint"`
-	UsedExtents     uint32       `cbor:"4,keyasint"`
-}
-
-// ReplicaInfo is one replica in a unit's storage info.
-type ReplicaInfo struct {
-	Volume    san.VolumeID `cbor:"1,keyasint"`
-	SizeBytes int64        `cbor:"2,keyasint"`
-	StartLBA  san.LBA      `cbor:"3,keyasint"`
-	EndLBA    san.LBA      `cbor:"4,keyasint"` // inclusive
-	Extents   uint32       `cbor:"5,keyasint"`
-}
-
-// UnitStorage is Fig. 3d/e: the unit's media and replicas enter the pool and it becomes Online. A
-// medium that another unit's row holds, or of an older incarnation, is refused.
-type UnitStorage struct {
-	H           Header          `cbor:"1,keyasint"`
-	ID          san.UnitID      `cbor:"2,keyasint"`
-	CertSerial  string          `cbor:"3,keyasint"`
-	Incarnation san.Incarnation `cbor:"4,keyasint"`
-	Media       []MediumInfo    `cbor:"5,keyasint"`
-	Replicas    []ReplicaInfo   `cbor:"6,keyasint"`
-}
-
-// SetUnitState sets Stopped (Fig. 3f/g) or Unreachable; only for the incarnation named.
-type SetUnitState struct {
-	H           Header          `cbor:"1,keyasint"`
-	ID          san.UnitID      `cbor:"2,keyasint"`
-	Incarnation san.Incarnation `cbor:"3,keyasint"`
-	State       UnitState       `cbor:"4,keyasint"`
-	Reason      string          `cbor:"5,keyasint"`
-}
-
-// AddHost registers a host without an agent.
-type AddHost struct {
-	H          Header     `cbor:"1,keyasint"`
-	ID         san.HostID `cbor:"2,keyasint"`
-	Initiators []string   `cbor:"3,keyasint"`
-	AllowFrom  []string   `cbor:"4,keyasint"`
-}
-
-// RemoveHost forgets a host; refused while it has assignments, which it names.
-type RemoveHost struct {
-	H  Header     `cbor:"1,keyasint"`
-	ID san.HostID `cbor:"2,keyasint"`
-}
-
-// SetHostState records what the agent's stream says.
-type SetHostState struct {
-	H           Header          `cbor:"1,keyasint"`
-	ID          san.HostID      `cbor:"2,keyasint"`
-	CertSerial  string          `cbor:"3,keyasint"`
-	Incarnation san.Incarnation `cbor:"4,keyasint"`
-	State       HostState       `cbor:"5,keyasint"`
-	Addresses   []string        `cbor:"6,keyasint"`
-	Version     string          `cbor:"7,keyasint"`
-	Initiators  []string        `cbor:"8,keyasint"`
-}
-
-// CreateVolume makes a volume with its placement, and an assignment when Host is set.
-// Apply re-checks names, units and room; it never places by itself.
-type CreateVolume struct {
-	H                Header            `cbor:"1,keyasint"`
-	ID               san.VolumeID      `cbor:"2,keyasint"`
-	Name             string            `cbor:"3,keyasint"`
-	SizeBytes        int64             `cbor:"4,keyasint"`
-	BlockSizeBytes   uint32            `cbor:"5,keyasint"`
-	Labels           map[string]string `cbor:"6,keyasint"`
-	Owner            san.HostID        `cbor:"7,keyasint"`
-	Copies           []Copy            `cbor:"8,keyasint"`
-	Host             san.HostID        `cbor:"9,keyasint"`
-	CHAPUser         string            `cbor:"10,keyasint"`
-	CHAPSecretSealed []byte            `cbor:"11,keyasint"`
-}
-
-// DeleteVolume starts a volume's deletion; refused while assigned.
-type DeleteVolume struct {
-	H  Header       `cbor:"1,keyasint"`
-	ID san.VolumeID `cbor:"2,keyasint"`
-}
-
-// Assign gives a volume to a host; refused while any host has it.
-type Assign struct {
-	H                Header       `cbor:"1,keyasint"`
-	Volume           san.VolumeID `cbor:"2,keyasint"`
-	Host             san.HostID   `cbor:"3,keyasint"`
-	CHAPUser         string       `cbor:"4,keyasint"`
-	CHAPSecretSealed []byte       `cbor:"5,keyasint"`
-}
-
-// Unassign raises the generation and starts the release; the row goes once every unit confirmed.
-type Unassign struct {
-	H      Header       `cbor:"1,keyasint"`
-	Volume san.VolumeID `cbor:"2,keyasint"`
-	Host   san.HostID   `cbor:"3,keyasint"`
-}
-
-// ReportKind says what an agent reports done.
-type ReportKind uint8
-
-// The kinds of report.
+// Bounds of a header's parts, in bytes.
 const (
-	ReportReplicaReady    ReportKind = 1 // unit: the copy exists, stable
-	ReportReplicaDeleted  ReportKind = 2 // unit: the copy's extents are free
-	ReportReplicaFailed   ReportKind = 3 // unit: Error says why
-	ReportAssignmentReady ReportKind = 4 // unit or host: Generation is persisted and in force
-	ReportReleased        ReportKind = 5 // unit: no command of generations below Generation takes effect any more
-	ReportAssignmentError ReportKind = 6
+	maxPrincipal   = 256
+	maxRequestID   = 64
+	maxFingerprint = 64
 )
 
-// Report is one agent's word on one object. Apply ignores, per report, what is stale or no
-// longer concerns the row: a report is at-least-once and may be late.
-type Report struct {
-	Role        san.Role        `cbor:"1,keyasint"`
-	Agent       string          `cbor:"2,keyasint"`
-	CertSerial  string          `cbor:"3,keyasint"`
-	Incarnation san.Incarnation `cbor:"4,keyasint"`
-	Kind        ReportKind      `cbor:"5,keyasint"`
-	Volume      san.VolumeID    `cbor:"6,keyasint"`
-	Host        san.HostID      `cbor:"7,keyasint"`
-	Generation  san.Generation  `cbor:"8,keyasint"`
-	Error       string          `cbor:"9,keyasint"`
+func (h *Header) check() error {
+	switch {
+	case len(h.Principal) > maxPrincipal:
+		return refuse(san.KindInvalid, "caller's name has %d bytes, %d are allowed; use a shorter one", len(h.Principal), maxPrincipal)
+	case len(h.RequestID) > maxRequestID:
+		return refuse(san.KindInvalid, "request id has %d characters, %d are allowed; a UUID will do", len(h.RequestID), maxRequestID)
+	case len(h.Fingerprint) > maxFingerprint:
+		return refuse(san.KindInvalid, "request's fingerprint has %d bytes, %d are allowed", len(h.Fingerprint), maxFingerprint)
+	}
+	for i := range len(h.RequestID) {
+		if c := h.RequestID[i]; c < '!' || c > '~' {
+			return refuse(san.KindInvalid, "request id %q has a character that is not printable ASCII; a UUID will do", h.RequestID)
+		}
+	}
+	return nil
 }
 
-// Reports commits a batch of transitions.
-type Reports struct {
-	H       Header   `cbor:"1,keyasint"`
-	Reports []Report `cbor:"2,keyasint"`
+// newCommand returns an empty command of kind k, nil if this program doesn't know k.
+func newCommand(k Kind) Command {
+	switch k {
+	case KindInitCluster:
+		return &InitCluster{}
+	case KindPutStation:
+		return &PutStation{}
+	case KindEnrol:
+		return &Enrol{}
+	case KindCreateToken:
+		return &CreateToken{}
+	case KindDeleteToken:
+		return &DeleteToken{}
+	case KindCreateJoinToken:
+		return &CreateJoinToken{}
+	case KindDeleteJoinToken:
+		return &DeleteJoinToken{}
+	case KindApproveUnit:
+		return &ApproveUnit{}
+	case KindUnitStarted:
+		return &UnitStarted{}
+	case KindUnitStorage:
+		return &UnitStorage{}
+	case KindUnitState:
+		return &SetUnitState{}
+	case KindAddHost:
+		return &AddHost{}
+	case KindRemoveHost:
+		return &RemoveHost{}
+	case KindHostState:
+		return &SetHostState{}
+	case KindCreateVolume:
+		return &CreateVolume{}
+	case KindDeleteVolume:
+		return &DeleteVolume{}
+	case KindAssign:
+		return &Assign{}
+	case KindUnassign:
+		return &Unassign{}
+	case KindReports:
+		return &Reports{}
+	case KindSetUnit:
+		return &SetUnit{}
+	case KindRemoveStation:
+		return &RemoveStation{}
+	case KindAuditRead:
+		return &AuditRead{}
+	case KindSetFormat:
+		return &SetFormat{}
+	}
+	return nil
 }
 
-// AuditRead records that somebody read a secret.
-type AuditRead struct {
-	H      Header `cbor:"1,keyasint"`
-	Action string `cbor:"2,keyasint"`
-	Object string `cbor:"3,keyasint"`
+// formatOf returns the format version that brought kind k, or its present content.
+func formatOf(Kind) uint16 { return 1 }
+
+// gate refuses commands that not every station may understand yet.
+func (x *tx) gate(c Command) error {
+	have := uint32(1)
+	if row := x.Cluster(); row != nil {
+		have = row.FormatVersion
+	}
+	if need := uint32(formatOf(c.Kind())); need > have {
+		return refuse(san.KindUnavailable, "this needs log format %d and the cluster is still at %d; update every station first", need, have)
+	}
+	return nil
 }

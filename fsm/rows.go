@@ -36,6 +36,9 @@ type Station struct {
 	CertSerial    string        `cbor:"6,keyasint"`
 	Version       string        `cbor:"7,keyasint"`
 	At            time.Time     `cbor:"8,keyasint"`
+	Format        uint32        `cbor:"9,keyasint"`  // highest log format that its program reads; 0 counts as 1
+	PublicKey     []byte        `cbor:"10,keyasint"` // SHA-256 of the key that it enrolled with
+	JoinToken     san.TokenID   `cbor:"11,keyasint"` // that it enrolled with
 }
 
 // UnitState is where a unit stands in the start-up sequence of Fig. 3.
@@ -67,6 +70,8 @@ type Unit struct {
 	Spare       bool              `cbor:"12,keyasint"` // kept free of volumes, for replacing a lost unit
 	Labels      map[string]string `cbor:"13,keyasint"`
 	Orphans     []san.VolumeID    `cbor:"14,keyasint"` // replicas that the unit holds and no row knows
+	PublicKey   []byte            `cbor:"15,keyasint"` // SHA-256 of the key that it enrolled with
+	JoinToken   san.TokenID       `cbor:"16,keyasint"` // that it enrolled with
 }
 
 // MediumState says whether a medium takes part in allocation.
@@ -172,6 +177,8 @@ type Host struct {
 	Incarnation san.Incarnation `cbor:"9,keyasint"`
 	StateAt     time.Time       `cbor:"10,keyasint"`
 	Version     string          `cbor:"11,keyasint"`
+	PublicKey   []byte          `cbor:"12,keyasint"` // SHA-256 of the key that its agent enrolled with
+	JoinToken   san.TokenID     `cbor:"13,keyasint"` // that it enrolled with
 }
 
 // AssignmentState is an assignment's life.
@@ -203,6 +210,7 @@ type Assignment struct {
 	Units            []UnitConfirmation `cbor:"8,keyasint"`
 	HostGeneration   san.Generation     `cbor:"9,keyasint"` // what the host's agent confirmed
 	At               time.Time          `cbor:"10,keyasint"`
+	HostError        string             `cbor:"11,keyasint"` // last failure that the host's agent reported for it
 }
 
 // Token is an operator's or program's bearer token.
