@@ -38,7 +38,7 @@ help: ## List the targets.
 
 .PHONY: build
 build: ## Build bin/sandbar, a static binary.
-	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/sandbar ./cmd/sandbar
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/sandbar ./cmd/sandbar
 
 .PHONY: demo
 demo: build ## Build, then run the whole product on this machine and tell what happens.
