@@ -201,6 +201,14 @@ func TestLoadCA(t *testing.T) {
 	leaf := issue(t, ca, Subject{Role: san.RoleUnit, ID: "u1"}, time.Now()).current.Load().Leaf
 	_, _, err = ParseCA(encodePEM(pemCertificate, leaf.Raw))
 	wantError(t, err, san.KindInvalid, "no cluster CA")
+	// A CA below another one is nobody's root.
+	template := *ca.cert
+	below, err := create(&template, other.cert, &ca.key.PublicKey, other.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = ParseCA(encodePEM(pemCertificate, below.Raw))
+	wantError(t, err, san.KindInvalid, "no cluster CA")
 }
 
 func TestParseRefusesOddNames(t *testing.T) {

@@ -28,19 +28,7 @@ func newTestCA(t testing.TB, cluster san.ClusterID) *CA {
 // issue makes an identity of ca signed at the given time.
 func issue(t testing.TB, ca *CA, subject Subject, at time.Time) *Identity {
 	t.Helper()
-	key, err := NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := NewCSR(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM, err := ca.Sign(csr, subject, at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := newIdentity(certPEM, key, ca.CertPEM())
+	id, err := ca.Issue(subject, at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,18 +136,9 @@ func TestLinksThatAreRefused(t *testing.T) {
 	stations := Roles(san.RoleStation)
 	tls12 := ClientTLS(u, stations)
 	tls12.MinVersion, tls12.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	leafOnly := open(s)
-	leafOnly.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		cert := *s.current.Load()
-		cert.Certificate = cert.Certificate[:1]
-		return &cert, nil
-	}
-	// A unit of another cluster that hangs the true CA, which is public, behind its own.
-	borrowed := open(station(t, twinCA))
-	own := station(t, twinCA).current.Load()
-	borrowed.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return &tls.Certificate{Certificate: [][]byte{own.Certificate[0], ca.cert.Raw}, PrivateKey: own.PrivateKey}, nil
-	}
+	leafOnly := withChain(open(s), s, nil)
+	// A station of another cluster that hangs the true CA, which is public, behind its own leaf.
+	borrowed := withChain(open(s), station(t, twinCA), ca)
 	const atClient, atServer = "client", "server"
 	for _, c := range []struct {
 		name           string
@@ -197,6 +188,19 @@ func TestLinksThatAreRefused(t *testing.T) {
 			wantError(t, err, kind, c.says...)
 		})
 	}
+}
+
+// withChain makes a server show id's leaf with ca behind it, or with nothing.
+func withChain(cfg *tls.Config, id *Identity, ca *CA) *tls.Config {
+	own := id.current.Load()
+	chain := own.Certificate[:1:1]
+	if ca != nil {
+		chain = append(chain, ca.cert.Raw)
+	}
+	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return &tls.Certificate{Certificate: chain, PrivateKey: own.PrivateKey}, nil
+	}
+	return cfg
 }
 
 // trusting makes a client that takes any server, to see that the server refuses it.
