@@ -69,3 +69,8 @@ func NormalizeInitiator(s string) string { return strings.ToLower(s) }
 func TargetName(u UnitID, v VolumeID) string {
 	return fmt.Sprintf("iqn.2026-11.io.sandbar:%s:%s", v, strings.ToLower(string(u)))
 }
+
+// HostInitiatorName is the initiator name of a host agent that was given none.
+func HostInitiatorName(h HostID) string {
+	return "iqn.2026-11.io.sandbar.host:" + strings.ToLower(string(h))
+}

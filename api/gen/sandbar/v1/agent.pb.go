@@ -1052,9 +1052,11 @@ type DesiredState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Full  bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
 	// Everything up to this is in.
-	Stamp         *Stamp               `protobuf:"bytes,2,opt,name=stamp,proto3" json:"stamp,omitempty"`
-	Replicas      []*DesiredReplica    `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Assignments   []*DesiredAssignment `protobuf:"bytes,4,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	Stamp       *Stamp               `protobuf:"bytes,2,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	Replicas    []*DesiredReplica    `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Assignments []*DesiredAssignment `protobuf:"bytes,4,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// More messages of the same full state follow; it counts once the last is in.
+	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1115,6 +1117,13 @@ func (x *DesiredState) GetAssignments() []*DesiredAssignment {
 		return x.Assignments
 	}
 	return nil
+}
+
+func (x *DesiredState) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // DesiredReplica is a copy that the unit shall have, or shall free.
@@ -2307,12 +2316,13 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\"L\n" +
 	"\x05Stamp\x12-\n" +
 	"\x12cluster_generation\x18\x01 \x01(\x04R\x11clusterGeneration\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\xc4\x01\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xd8\x01\n" +
 	"\fDesiredState\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12'\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x11.sandbar.v1.StampR\x05stamp\x126\n" +
 	"\breplicas\x18\x03 \x03(\v2\x1a.sandbar.v1.DesiredReplicaR\breplicas\x12?\n" +
-	"\vassignments\x18\x04 \x03(\v2\x1d.sandbar.v1.DesiredAssignmentR\vassignments\"\x95\x02\n" +
+	"\vassignments\x18\x04 \x03(\v2\x1d.sandbar.v1.DesiredAssignmentR\vassignments\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"\x95\x02\n" +
 	"\x0eDesiredReplica\x12'\n" +
 	"\x05stamp\x18\x01 \x01(\v2\x11.sandbar.v1.StampR\x05stamp\x12\x1b\n" +
 	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x12\n" +

@@ -1495,7 +1495,9 @@ type EnrolRequest struct {
 	// PKCS #10, DER.
 	CsrDer []byte `protobuf:"bytes,4,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"`
 	// A host's initiator names; empty: one is made from its id.
-	Initiators    []string `protobuf:"bytes,5,rep,name=initiators,proto3" json:"initiators,omitempty"`
+	Initiators []string `protobuf:"bytes,5,rep,name=initiators,proto3" json:"initiators,omitempty"`
+	// A station's host names and IP addresses, for its certificate.
+	Addresses     []string `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1561,6 +1563,13 @@ func (x *EnrolRequest) GetCsrDer() []byte {
 func (x *EnrolRequest) GetInitiators() []string {
 	if x != nil {
 		return x.Initiators
+	}
+	return nil
+}
+
+func (x *EnrolRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
 	}
 	return nil
 }
@@ -1788,16 +1797,17 @@ const file_sandbar_v1_station_proto_rawDesc = "" +
 	"\bmax_uses\x18\x06 \x01(\rR\amaxUses\"Z\n" +
 	"\x17CreateJoinTokenResponse\x12'\n" +
 	"\x05token\x18\x01 \x01(\v2\x11.sandbar.v1.TokenR\x05token\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret\"\x9f\x01\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\"\xd1\x01\n" +
 	"\fEnrolRequest\x12'\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tjoinToken\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\tR\x02id\x12\"\n" +
-	"\acsr_der\x18\x04 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x06csrDer\x12\x1e\n" +
+	"\acsr_der\x18\x04 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x06csrDer\x12(\n" +
 	"\n" +
-	"initiators\x18\x05 \x03(\tR\n" +
-	"initiators\"\x9c\x02\n" +
+	"initiators\x18\x05 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\n" +
+	"initiators\x12&\n" +
+	"\taddresses\x18\x06 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\taddresses\"\x9c\x02\n" +
 	"\rEnrolResponse\x12'\n" +
 	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\x12\x15\n" +
 	"\x06ca_pem\x18\x02 \x01(\fR\x05caPem\x12\x1d\n" +

@@ -1,0 +1,113 @@
+package agents
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
+	"github.com/sandbar-san/sandbar/fsm"
+	"github.com/sandbar-san/sandbar/internal/identity"
+	"github.com/sandbar-san/sandbar/san"
+)
+
+// Heartbeats.
+const (
+	// HeartbeatEvery is how often an agent says that it lives.
+	HeartbeatEvery = time.Second
+	// HeartbeatLease is how long its word counts.
+	HeartbeatLease = 5 * time.Second
+	// silence ends a stream on which nothing came; the agent then dials anew.
+	silence = 3 * HeartbeatLease
+	// helloWait bounds how long a new stream may take to say who it is.
+	helloWait = 5 * time.Second
+	// maxStreams bounds the agents of one station.
+	maxStreams = 4096
+	// queueLength bounds what one agent may report ahead of what is committed.
+	queueLength = 64
+)
+
+// Submitter hands messages of agents to the leader, wherever it is, and returns once they
+// are committed (nil) or refused for good.
+type Submitter interface {
+	Submit(ctx context.Context, msg *pb.AgentMessage) error
+}
+
+// HubConfig is what a Hub needs.
+type HubConfig struct {
+	Self      san.StationID
+	Machine   *fsm.Machine
+	Sealer    *identity.Sealer
+	Submit    Submitter
+	Endpoints func() []string // API addresses of all stations
+	Log       *slog.Logger
+}
+
+// Age is how long ago an agent was heard.
+type Age struct {
+	Role        san.Role
+	ID          string
+	Incarnation san.Incarnation
+	Age         time.Duration
+}
+
+// Hub holds one station's streams.
+type Hub struct {
+	cfg HubConfig
+
+	mu   sync.Mutex
+	live map[agentKey]*session
+}
+
+type agentKey struct {
+	role san.Role
+	id   string
+}
+
+// NewHub makes a Hub.
+func NewHub(cfg HubConfig) *Hub {
+	return &Hub{cfg: cfg, live: map[agentKey]*session{}}
+}
+
+// Ages tells how long ago each agent that holds a stream to this station was heard.
+func (h *Hub) Ages(now time.Time) []Age {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make([]Age, 0, len(h.live))
+	for k, s := range h.live {
+		out = append(out, Age{Role: k.role, ID: k.id, Incarnation: s.incarnation, Age: now.Sub(s.heard())})
+	}
+	slices.SortFunc(out, func(a, b Age) int {
+		if a.ID != b.ID && a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// enter makes s its agent's stream; the one before it is ended.
+func (h *Hub) enter(s *session) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if old := h.live[s.key]; old != nil {
+		old.cancel(errReplaced)
+	} else if len(h.live) >= maxStreams {
+		return san.Errorf(san.KindUnavailable, "station %s holds %d agents' streams, its limit; use another station", h.cfg.Self, len(h.live))
+	}
+	h.live[s.key] = s
+	return nil
+}
+
+// leave removes s and tells whether it was still its agent's stream.
+func (h *Hub) leave(s *session) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.live[s.key] != s {
+		return false
+	}
+	delete(h.live, s.key)
+	return true
+}
