@@ -24,17 +24,24 @@ type Machine struct {
 	mu       sync.Mutex // held by whoever writes: Apply, Restore
 	db       *memdb.MemDB
 	broken   error // the schema is wrong: a defect that tests exclude
-	requests fifo[*Request]
-	audit    fifo[*Audit]
+	requests *memory
+	audit    window[*Audit]
 	view     atomic.Pointer[View]
 	feed     *feed
 }
 
 // New returns an empty machine.
 func New() *Machine {
-	m := &Machine{feed: newFeed(feedEntries)}
-	m.db, m.broken = newDB()
+	m := emptyMachine()
+	m.feed = newFeed(feedEntries)
 	m.publish(0)
+	return m
+}
+
+// emptyMachine has tables, and nobody who watches them.
+func emptyMachine() *Machine {
+	m := &Machine{requests: newMemory(maxRequests), audit: window[*Audit]{limit: maxAudit}}
+	m.db, m.broken = newDB()
 	return m
 }
 
@@ -49,7 +56,7 @@ func newDB() (*memdb.MemDB, error) {
 }
 
 func (m *Machine) publish(index san.Index) {
-	v := &View{index: index}
+	v := &View{index: index, requests: m.requests, answered: m.requests.order.all(), audit: m.audit.all()}
 	if m.db != nil {
 		v.txn = m.db.Txn(false)
 	}
@@ -93,7 +100,9 @@ func (m *Machine) Apply(index san.Index, entry []byte) (Result, error) {
 
 // advance moves the index of a state that stays as it is.
 func (m *Machine) advance(index san.Index) {
-	m.view.Store(&View{txn: m.view.Load().txn, index: index})
+	v := *m.view.Load()
+	v.index = index
+	m.view.Store(&v)
 }
 
 func (m *Machine) run(index san.Index, cmd Command) (Result, error) {
@@ -110,7 +119,7 @@ func (m *Machine) run(index san.Index, cmd Command) (Result, error) {
 		}
 	}
 	x := &tx{View: View{txn: m.db.Txn(true), index: index}, at: h.At.UTC()}
-	object, refusal := m.applyIn(x, cmd)
+	object, refusal := x.run(cmd)
 	if x.fault != nil {
 		x.txn.Abort()
 		return Result{}, fmt.Errorf("log entry %d: %w", index, x.fault)
@@ -121,10 +130,28 @@ func (m *Machine) run(index san.Index, cmd Command) (Result, error) {
 		return Result{Index: index, Object: object, Err: refusal}, nil
 	}
 	x.txn.Commit()
-	x.settle(m)
+	m.note(index, cmd, object)
 	m.publish(index)
 	m.feed.add(index, x.changes)
 	return Result{Index: index, Object: object}, nil
+}
+
+func (x *tx) run(cmd Command) (string, error) {
+	if err := x.gate(cmd); err != nil {
+		return "", err
+	}
+	return cmd.apply(x)
+}
+
+// note remembers who did what to object.
+func (m *Machine) note(index san.Index, cmd Command, object string) {
+	h := cmd.Header()
+	if h.RequestID != "" {
+		m.requests.add(&Request{Index: index, Principal: h.Principal, ID: h.RequestID, Fingerprint: h.Fingerprint, Object: object})
+	}
+	if action := cmd.action(); action != "" {
+		m.audit.push(&Audit{Index: index, At: h.At.UTC(), Principal: h.Principal, Action: action, Object: object})
+	}
 }
 
 func replay(index san.Index, r *Request, h *Header) Result {
@@ -133,25 +160,6 @@ func replay(index san.Index, r *Request, h *Header) Result {
 			"request id %q was used before with other content; repeat the first request unchanged or choose a new id", h.RequestID)}
 	}
 	return Result{Index: r.Index, Object: r.Object, Replayed: true}
-}
-
-// applyIn runs cmd in x and notes who did it.
-func (m *Machine) applyIn(x *tx, cmd Command) (string, error) {
-	if err := x.gate(cmd); err != nil {
-		return "", err
-	}
-	object, err := cmd.apply(x)
-	if err != nil {
-		return object, err
-	}
-	h := cmd.Header()
-	if h.RequestID != "" {
-		x.remember(m, &Request{Principal: h.Principal, ID: h.RequestID, Fingerprint: h.Fingerprint, Object: object})
-	}
-	if action := cmd.action(); action != "" {
-		x.record(m, &Audit{At: x.at, Principal: h.Principal, Action: action, Object: object})
-	}
-	return object, nil
 }
 
 // View returns the present state.

@@ -1,10 +1,10 @@
 package fsm
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
+
+	"github.com/hashicorp/go-memdb"
 
 	"github.com/sandbar-san/sandbar/fsm/codec"
 	"github.com/sandbar-san/sandbar/san"
@@ -24,11 +24,19 @@ func (s *Snapshot) Index() san.Index { return s.view.index }
 // WriteTo writes the snapshot. Equal states give equal bytes.
 func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	all := tables()
-	out := codec.NewSnapshotWriter(w, codec.SnapshotHeader{Index: s.view.index, Tables: uint32(len(all))})
+	out := codec.NewSnapshotWriter(w, codec.SnapshotHeader{Index: s.view.index, Tables: uint32(len(all) + 2)})
 	for _, t := range all {
 		if err := s.writeTable(out, t); err != nil {
 			return 0, err
 		}
+	}
+	out.Table(uint8(TableRequests), uint64(len(s.view.answered)))
+	for _, r := range s.view.answered {
+		out.Row(r)
+	}
+	out.Table(uint8(TableAudit), uint64(len(s.view.audit)))
+	for _, a := range s.view.audit {
+		out.Row(a)
 	}
 	return out.Close()
 }
@@ -64,8 +72,8 @@ func (s *Snapshot) writeTable(out *codec.SnapshotWriter, t Table) error {
 func (m *Machine) Restore(r io.Reader) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	fresh := &Machine{}
-	if fresh.db, fresh.broken = newDB(); fresh.broken != nil {
+	fresh := emptyMachine()
+	if fresh.broken != nil {
 		return fresh.broken
 	}
 	in, h, err := codec.NewSnapshotReader(r)
@@ -74,31 +82,17 @@ func (m *Machine) Restore(r io.Reader) error {
 	}
 	txn := fresh.db.Txn(true)
 	defer txn.Abort()
-	insert := func(r row) error {
-		fresh.enqueue(r)
-		return txn.Insert(r.table().String(), r)
-	}
-	if err := readTables(in, h, insert); err != nil {
+	if err := fresh.readTables(in, h, txn); err != nil {
 		return fmt.Errorf("restore stations' state: %w", err)
 	}
 	txn.Commit()
-	slices.SortFunc(fresh.requests.items, func(a, b *Request) int { return cmp.Compare(a.Index, b.Index) })
 	m.db, m.requests, m.audit = fresh.db, fresh.requests, fresh.audit
 	m.publish(h.Index)
 	m.feed.reset(h.Index)
 	return nil
 }
 
-func (m *Machine) enqueue(r row) {
-	switch r := r.(type) {
-	case *Request:
-		m.requests.push(r)
-	case *Audit:
-		m.audit.push(r)
-	}
-}
-
-func readTables(in *codec.SnapshotReader, h codec.SnapshotHeader, insert func(row) error) error {
+func (m *Machine) readTables(in *codec.SnapshotReader, h codec.SnapshotHeader, txn *memdb.Txn) error {
 	seen := map[Table]bool{}
 	for range h.Tables {
 		n, rows, err := in.Table()
@@ -106,19 +100,42 @@ func readTables(in *codec.SnapshotReader, h codec.SnapshotHeader, insert func(ro
 			return err
 		}
 		t := Table(n)
-		if newRow(t) == nil || seen[t] {
-			return fmt.Errorf("table number %d: %w", n, codec.ErrIncomplete)
+		if seen[t] {
+			return fmt.Errorf("table %s comes twice: %w", t, codec.ErrIncomplete)
 		}
 		seen[t] = true
 		for range rows {
-			r := newRow(t)
-			if err := in.Row(r); err != nil {
-				return fmt.Errorf("table %s: %w", t, err)
-			}
-			if err := insert(r); err != nil {
+			if err := m.readRow(in, t, txn); err != nil {
 				return fmt.Errorf("table %s: %w", t, err)
 			}
 		}
 	}
 	return in.Close()
+}
+
+func (m *Machine) readRow(in *codec.SnapshotReader, t Table, txn *memdb.Txn) error {
+	switch t {
+	case TableRequests:
+		var r Request
+		if err := in.Row(&r); err != nil {
+			return err
+		}
+		m.requests.add(&r)
+		return nil
+	case TableAudit:
+		var a Audit
+		if err := in.Row(&a); err != nil {
+			return err
+		}
+		m.audit.push(&a)
+		return nil
+	}
+	r := newRow(t)
+	if r == nil {
+		return fmt.Errorf("number %d is unknown: %w", uint8(t), codec.ErrNewer)
+	}
+	if err := in.Row(r); err != nil {
+		return err
+	}
+	return txn.Insert(t.String(), r)
 }

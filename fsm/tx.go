@@ -13,11 +13,6 @@ type tx struct {
 	changes []Change
 	where   map[changeKey]int // of changes, once there are many
 
-	newRequest  *Request
-	newAudit    *Audit
-	dropRequest bool
-	dropAudit   bool
-
 	fault error // memdb refused a row: a defect, never the user's doing
 }
 
@@ -88,69 +83,6 @@ func (x *tx) find(k changeKey) (int, bool) {
 		}
 	}
 	return 0, false
-}
-
-// remember keeps an answer and forgets the oldest one if there are too many.
-func (x *tx) remember(m *Machine, r *Request) {
-	r.Index = x.index
-	if m.requests.len() >= maxRequests {
-		x.check(x.txn.Delete(TableRequests.String(), m.requests.first()))
-		x.dropRequest = true
-	}
-	x.check(x.txn.Insert(TableRequests.String(), r))
-	x.newRequest = r
-}
-
-// record keeps an audit entry and forgets the oldest one if there are too many.
-func (x *tx) record(m *Machine, a *Audit) {
-	a.Index = x.index
-	if m.audit.len() >= maxAudit {
-		x.check(x.txn.Delete(TableAudit.String(), m.audit.first()))
-		x.dropAudit = true
-	}
-	x.check(x.txn.Insert(TableAudit.String(), a))
-	x.newAudit = a
-}
-
-// settle brings m's queues to what x committed.
-func (x *tx) settle(m *Machine) {
-	if x.dropRequest {
-		m.requests.pop()
-	}
-	if x.newRequest != nil {
-		m.requests.push(x.newRequest)
-	}
-	if x.dropAudit {
-		m.audit.pop()
-	}
-	if x.newAudit != nil {
-		m.audit.push(x.newAudit)
-	}
-}
-
-// fifo is a queue of the rows of a bounded table, oldest first. It saves the table an index.
-type fifo[T any] struct {
-	items []T
-	head  int
-}
-
-func (q *fifo[T]) len() int { return len(q.items) - q.head }
-
-func (q *fifo[T]) first() T { return q.items[q.head] }
-
-func (q *fifo[T]) push(v T) {
-	if q.head > len(q.items)/2 && len(q.items) == cap(q.items) {
-		n := copy(q.items, q.items[q.head:])
-		clear(q.items[n:])
-		q.items, q.head = q.items[:n], 0
-	}
-	q.items = append(q.items, v)
-}
-
-func (q *fifo[T]) pop() {
-	var zero T
-	q.items[q.head] = zero
-	q.head++
 }
 
 // refuse makes a refusal.

@@ -1,6 +1,9 @@
 package fsm
 
 import (
+	"slices"
+	"sort"
+
 	"github.com/hashicorp/go-memdb"
 
 	"github.com/sandbar-san/sandbar/san"
@@ -10,8 +13,11 @@ import (
 // rows replaced since, and is safe for concurrent use. Rows are shared: never modify one. Lists are in
 // order of id. A method that finds nothing returns nil.
 type View struct {
-	txn   *memdb.Txn
-	index san.Index
+	txn      *memdb.Txn
+	index    san.Index
+	requests *memory
+	answered []*Request // oldest first
+	audit    []*Audit   // in the order of the log
 }
 
 func one[T any](v View, t Table, index, key string) *T {
@@ -141,26 +147,18 @@ func (v View) JoinToken(id san.TokenID) *JoinToken {
 // JoinTokens returns all join tokens.
 func (v View) JoinTokens() []*JoinToken { return list[JoinToken](v, TableJoinTokens, byID) }
 
-// Request returns what is remembered of an answered request.
+// Request returns what is remembered of an answered request. Of a view that is old enough for its requests to be
+// forgotten meanwhile, it may return nil.
 func (v View) Request(principal string, id san.RequestID) *Request {
-	return one[Request](v, TableRequests, byID, requestKey(principal, id))
+	if v.requests == nil {
+		return nil
+	}
+	return v.requests.find(principal, id, v.index)
 }
 
 // Audit returns at most limit entries in the order of the log, beginning with the first whose index
-// is from or more.
+// is from or more. The slice is the caller's, the rows are shared.
 func (v View) Audit(from san.Index, limit int) []*Audit {
-	if v.txn == nil {
-		return nil
-	}
-	it, err := v.txn.LowerBound(TableAudit.String(), byID, indexKey(from))
-	if err != nil {
-		return nil
-	}
-	var out []*Audit
-	for raw := it.Next(); raw != nil && len(out) < limit; raw = it.Next() {
-		if a, ok := raw.(*Audit); ok {
-			out = append(out, a)
-		}
-	}
-	return out
+	first := sort.Search(len(v.audit), func(i int) bool { return v.audit[i].Index >= from })
+	return slices.Clone(v.audit[first:min(len(v.audit), first+max(limit, 0))])
 }
