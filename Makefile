@@ -72,6 +72,10 @@ bench-stations: build ## Measure stations beside etcd. BENCH_JSON=FILE keeps the
 	@.ci/deps.sh bench
 	$(GO) run -tags $(TAGS) ./chaos/bench/stations
 
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format the Go code (make fmt PKG=./fsm/...).
+	GOLANGCI_LINT_CACHE=$(TOOLS)/golangci-cache $(GOLANGCI) fmt $(PKG)
+
 .PHONY: lint
 lint: $(GOLANGCI) ## Lint the Go code.
 	GOLANGCI_LINT_CACHE=$(TOOLS)/golangci-cache $(GOLANGCI) run --build-tags $(TAGS) --timeout 20m $(PKG)
@@ -85,7 +89,8 @@ $(GOLANGCI):
 ## Generated code
 
 .PHONY: generate
-generate: $(BUF) $(VALIDATE_PROTO) ## Generate api/gen from api/sandbar/v1/*.proto.
+generate: $(BUF) $(VALIDATE_PROTO) ## Format api/sandbar/v1/*.proto and generate api/gen from them.
+	$(BUF) format -w api
 	$(BUF) generate
 
 .PHONY: check-generated
