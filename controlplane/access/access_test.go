@@ -140,7 +140,7 @@ func TestCheckExpiry(t *testing.T) {
 		{"now", now, false},
 		{"before", now.Add(-time.Hour), false},
 	} {
-		err := CheckExpiry("operator token", "ci", c.expiresAt, now)
+		err := CheckExpiry("operator token ci", c.expiresAt, now)
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %v", c.name, err)
 		}

@@ -6,13 +6,13 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// CheckExpiry reports whether the token called name counts at now. The zero expiresAt
-// is never reached. what is "operator token" or "join token".
-func CheckExpiry(what, name string, expiresAt, now time.Time) error {
+// CheckExpiry reports whether the token that what names ("join token rack4") counts at
+// now. The zero expiresAt is never reached.
+func CheckExpiry(what string, expiresAt, now time.Time) error {
 	if expiresAt.IsZero() || now.Before(expiresAt) {
 		return nil
 	}
-	return san.Errorf(san.KindUnauthenticated, "%s %s expired at %s; ask an admin for a new one", what, name, expiresAt.UTC().Format(time.RFC3339))
+	return san.Errorf(san.KindUnauthenticated, "%s expired at %s; ask an admin for a new one", what, expiresAt.UTC().Format(time.RFC3339))
 }
 
 // JoinGrant is what a verified join token lets its bearer do.
@@ -30,7 +30,7 @@ type JoinGrant struct {
 // sends its request again counts once: the caller finds the certificate it already gave
 // for the same key before it asks.
 func CheckJoin(g JoinGrant, role san.Role, now time.Time) error {
-	if err := CheckExpiry("join token", g.Name, g.ExpiresAt, now); err != nil {
+	if err := CheckExpiry("join token "+g.Name, g.ExpiresAt, now); err != nil {
 		return err
 	}
 	switch {

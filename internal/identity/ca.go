@@ -140,13 +140,13 @@ func (s Subject) check() error {
 	return nil
 }
 
-// Sign makes a certificate for the key in csrPEM, valid from now on for both ends of a
+// Sign makes a certificate for the key in csrDER, valid from now on for both ends of a
 // TLS link. Nothing else of the request is used. It returns the certificate as PEM.
-func (c *CA) Sign(csrPEM []byte, subject Subject, now time.Time) ([]byte, error) {
+func (c *CA) Sign(csrDER []byte, subject Subject, now time.Time) ([]byte, error) {
 	if err := subject.check(); err != nil {
 		return nil, err
 	}
-	pub, err := parseCSR(csrPEM)
+	pub, err := parseCSR(csrDER)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,6 @@ const maxPEMBytes = 64 << 10
 // PEM block types (RFC 7468).
 const (
 	pemCertificate = "CERTIFICATE"
-	pemRequest     = "CERTIFICATE REQUEST"
 	pemPrivateKey  = "PRIVATE KEY"
 )
 

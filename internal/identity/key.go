@@ -9,7 +9,7 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// maxCSRBytes bounds a signing request from the network; ours have about 400 bytes.
+// maxCSRBytes bounds a signing request from the network; ours have about 200 bytes.
 const maxCSRBytes = 16 << 10
 
 // NewKey makes a part's private key, ECDSA on P-256.
@@ -21,27 +21,23 @@ func NewKey() (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// NewCSR makes a signing request (PKCS #10, PEM) for key. It proves possession of the
+// NewCSR makes a signing request (PKCS #10, DER) for key. It proves possession of the
 // key and asks for nothing: who its holder is to be, the signer decides.
 func NewCSR(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		return nil, san.Errorf(san.KindInternal, "make signing request: %w", err)
 	}
-	return encodePEM(pemRequest, der), nil
+	return der, nil
 }
 
-// parseCSR returns the public key that csrPEM asks to have signed, after checking that
+// parseCSR returns the public key that csrDER asks to have signed, after checking that
 // its sender has the private one.
-func parseCSR(csrPEM []byte) (*ecdsa.PublicKey, error) {
-	if len(csrPEM) > maxCSRBytes {
-		return nil, san.Errorf(san.KindInvalid, "signing request has %d bytes; at most %d are accepted", len(csrPEM), maxCSRBytes)
+func parseCSR(csrDER []byte) (*ecdsa.PublicKey, error) {
+	if len(csrDER) > maxCSRBytes {
+		return nil, san.Errorf(san.KindInvalid, "signing request has %d bytes; at most %d are accepted", len(csrDER), maxCSRBytes)
 	}
-	der, err := decodePEM(csrPEM, pemRequest)
-	if err != nil {
-		return nil, san.Wrap("signing request", err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
+	csr, err := x509.ParseCertificateRequest(csrDER)
 	if err != nil {
 		return nil, san.Errorf(san.KindInvalid, "signing request is not readable PKCS #10: %w", err)
 	}

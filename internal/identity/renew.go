@@ -15,8 +15,8 @@ const renewalCheckInterval = time.Hour
 type Renewer struct {
 	Store    *Store
 	Identity *Identity
-	// Request sends a signing request (PEM) to a station and returns the certificate (PEM).
-	Request func(ctx context.Context, csrPEM []byte) ([]byte, error)
+	// Request sends a signing request (DER) to a station and returns the certificate (PEM).
+	Request func(ctx context.Context, csrDER []byte) ([]byte, error)
 	Log     *slog.Logger
 }
 

@@ -174,7 +174,7 @@ func (s *Store) readKey(name string) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// PendingCSR returns a signing request for the key that the next certificate is to have. The
+// PendingCSR returns a signing request (DER) for the key that the next certificate is to have. The
 // key is on disk before the request exists and stays the same until Install, so
 // that a request whose answer was lost can be sent again as the same.
 func (s *Store) PendingCSR() ([]byte, error) {
@@ -262,10 +262,10 @@ func (s *Store) checkSameCA(id *Identity) error {
 	return nil
 }
 
-// Renew gets id a new key and certificate: request sends a signing request (PEM) to a
+// Renew gets id a new key and certificate: request sends a signing request (DER) to a
 // station and returns the certificate (PEM). Configurations made from id show it from
 // the next handshake on.
-func (s *Store) Renew(ctx context.Context, id *Identity, request func(ctx context.Context, csrPEM []byte) ([]byte, error)) error {
+func (s *Store) Renew(ctx context.Context, id *Identity, request func(ctx context.Context, csrDER []byte) ([]byte, error)) error {
 	csr, err := s.PendingCSR()
 	if err != nil {
 		return err

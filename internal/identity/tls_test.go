@@ -258,8 +258,8 @@ func TestHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{TLSConfig: ServerTLS(s, ClientCertOptional, Member), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peer, shown, err := PeerOf(r.TLS)
+	srv := &http.Server{TLSConfig: ServerTLS(s, ClientCertOptional, Member), Handler: WithConnection(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		peer, shown, err := PeerFrom(r.Context())
 		if err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
@@ -268,7 +268,7 @@ func TestHTTP(t *testing.T) {
 			return
 		}
 		io.WriteString(w, r.Proto+" nobody")
-	})}
+	}))}
 	served := make(chan error, 1)
 	go func() { served <- srv.ServeTLS(l, "", "") }()
 	defer func() {
@@ -319,6 +319,9 @@ func TestConfigFollowsRenewal(t *testing.T) {
 }
 
 func TestPeerOfNothing(t *testing.T) {
+	if _, shown, err := PeerFrom(t.Context()); shown || err != nil {
+		t.Errorf("no request: %v, %v", shown, err)
+	}
 	if _, shown, err := PeerOf(nil); shown || err != nil {
 		t.Errorf("no connection: %v, %v", shown, err)
 	}
