@@ -3,6 +3,7 @@ package place
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -20,7 +21,7 @@ const maxSlices = 1024
 type Request struct {
 	// SizeBytes is the volume's size; whole extents are taken.
 	SizeBytes int64
-	// Copies is on how many different units; 0 counts as 1.
+	// Copies is how many copies the volume has; 0 counts as 1, more are refused at present.
 	Copies int
 	// Exclude lists units that must not be used.
 	Exclude []san.UnitID
@@ -50,64 +51,62 @@ func (u *UnitRoom) totals() (capacity, free uint64) {
 	return capacity, free
 }
 
-// candidate is a unit that a copy may go to.
-type candidate struct {
-	unit     *UnitRoom
-	capacity uint64
-	free     uint64
-}
-
-// Plan returns one copy for each unit chosen, the first being the primary: the units with the
-// greatest share of room left, ties by id. On a unit it takes one medium that holds the whole copy if
-// there is one (the one with the greatest share left), or else as few as will do. The answer
-// does not depend on the order of units or media. Errors: KindNoSpace that says why per unit; KindInvalid.
+// Plan returns the volume's copies: on the unit with the greatest share of room left, ties by id. There
+// it takes one medium that holds the whole copy if there is one (of several, the one with the greatest
+// share left), or else as few as will do. The answer does not depend on the order of units or media.
+// Errors: KindNoSpace that says why per unit; KindInvalid.
 func Plan(req Request, units []UnitRoom) ([]fsm.Copy, error) {
 	if err := san.CheckVolumeSize(req.SizeBytes, san.DefaultBlockSizeBytes); err != nil {
 		return nil, err
 	}
-	copies := max(req.Copies, 1)
+	if req.Copies > 1 {
+		return nil, san.Errorf(san.KindInvalid, "%d copies asked for, but mirrored volumes are not available yet; ask for 1", req.Copies)
+	}
 	need := san.ExtentsFor(req.SizeBytes)
-	var fit []candidate
+	var best *fsm.Copy
+	var bestCapacity, bestFree uint64
 	var why []string
 	for i := range units {
 		u := &units[i]
-		c := candidate{unit: u}
-		c.capacity, c.free = u.totals()
-		switch {
-		case slices.Contains(req.Exclude, u.ID):
-			why = append(why, fmt.Sprintf("%s: not wanted for this", u.ID))
-		case u.Unfit != "":
-			why = append(why, fmt.Sprintf("%s: %s", u.ID, u.Unfit))
-		case c.free < uint64(need):
-			why = append(why, fmt.Sprintf("%s: full, needs %s, has %s", u.ID, text(uint64(need)), text(c.free)))
-		default:
-			fit = append(fit, c)
-		}
-	}
-	slices.SortFunc(fit, func(a, b candidate) int {
-		return cmp.Or(byShare(a.free, a.capacity, b.free, b.capacity), cmp.Compare(a.unit.ID, b.unit.ID))
-	})
-	var out []fsm.Copy
-	for _, c := range fit {
-		if len(out) == copies {
-			break
-		}
-		if s := slice(need, c.unit.Media); len(s) > 0 && len(s) <= maxSlices {
-			out = append(out, fsm.Copy{Unit: c.unit.ID, Role: fsm.RolePrimary, State: fsm.CopyCreating, Slices: s})
+		taken, reason := u.take(need, req.Exclude)
+		if reason != "" {
+			why = append(why, fmt.Sprintf("%s: %s", u.ID, reason))
 			continue
 		}
-		why = append(why, fmt.Sprintf("%s: its room is in more than %d pieces", c.unit.ID, maxSlices))
+		capacity, free := u.totals()
+		if best == nil || cmp.Or(byShare(free, capacity, bestFree, bestCapacity), cmp.Compare(u.ID, best.Unit)) < 0 {
+			best = &fsm.Copy{Unit: u.ID, Role: fsm.RolePrimary, State: fsm.CopyCreating, Slices: taken}
+			bestCapacity, bestFree = capacity, free
+		}
 	}
-	if len(out) < copies {
-		return nil, noSpace(need, copies, len(units), why)
+	if best == nil {
+		return nil, noSpace(need, len(units), why)
 	}
-	return out, nil
+	return []fsm.Copy{*best}, nil
 }
 
-// byShare orders the greater share of room first: aFree/aCap against bFree/bCap, without rounding. The
-// factors are sums of 32-bit numbers of at most some thousand media: the products fit.
+// take returns the slices that a copy would have on u, or why it can't.
+func (u *UnitRoom) take(need uint32, exclude []san.UnitID) ([]fsm.Slice, string) {
+	switch _, free := u.totals(); {
+	case slices.Contains(exclude, u.ID):
+		return nil, "not wanted for this"
+	case u.Unfit != "":
+		return nil, u.Unfit
+	case free < uint64(need):
+		return nil, fmt.Sprintf("full, needs %s, has %s", text(uint64(need)), text(free))
+	}
+	taken := slice(need, u.Media)
+	if len(taken) > maxSlices {
+		return nil, fmt.Sprintf("its room is in more than %d pieces", maxSlices)
+	}
+	return taken, ""
+}
+
+// byShare orders the greater share of room first: aFree/aCap against bFree/bCap, exactly.
 func byShare(aFree, aCap, bFree, bCap uint64) int {
-	return cmp.Compare(bFree*max(aCap, 1), aFree*max(bCap, 1))
+	aHi, aLo := bits.Mul64(aFree, max(bCap, 1))
+	bHi, bLo := bits.Mul64(bFree, max(aCap, 1))
+	return cmp.Or(cmp.Compare(bHi, aHi), cmp.Compare(bLo, aLo))
 }
 
 // slice takes need extents off media; nil if they don't have as many.
@@ -140,11 +139,8 @@ func slice(need uint32, media []MediumRoom) []fsm.Slice {
 func text(extents uint64) string { return san.FormatSize(int64(extents) * san.ExtentSizeBytes) }
 
 // noSpace makes the error that names each unit's reason, as far as fits.
-func noSpace(need uint32, copies, units int, why []string) error {
+func noSpace(need uint32, units int, why []string) error {
 	what := fmt.Sprintf("no unit has room for %s", text(uint64(need)))
-	if copies > 1 {
-		what = fmt.Sprintf("no %d units have room for %s each", copies, text(uint64(need)))
-	}
 	if units == 0 {
 		return san.Errorf(san.KindNoSpace, "%s: there are no units; start one and approve it (sandbar unit approve)", what)
 	}
