@@ -51,8 +51,23 @@ var forbiddenCalls = map[string]string{
 // The words are put together so that this file does not match itself.
 var unfinished = regexp.MustCompile(`\b(` + strings.Join([]string{"TO" + "DO", "FIX" + "ME", "XX" + "X"}, "|") + `)\b`)
 
+// bubbles are the packages whose tests run in synctest bubbles, where time is
+// fake and sleeping costs nothing. A bubble is often made by a helper in another
+// file than the test's, so that this is known per package only.
+type bubbles map[string]bool
+
+func findBubbles(files []*sourceFile) bubbles {
+	b := bubbles{}
+	for _, f := range files {
+		if f.isTest() && slices.Contains(f.imports(), "testing/synctest") {
+			b[f.dir] = true
+		}
+	}
+	return b
+}
+
 // fileFindings judges one file by itself.
-func fileFindings(f *sourceFile) []string {
+func fileFindings(f *sourceFile, b bubbles) []string {
 	if f.isGenerated() {
 		return nil
 	}
@@ -70,11 +85,11 @@ func fileFindings(f *sourceFile) []string {
 			findings = append(findings, f.at(fn.Pos())+": func init runs before anybody asked; construct it explicitly")
 		}
 	}
-	return append(findings, callFindings(f)...)
+	return append(findings, callFindings(f, b)...)
 }
 
 // callFindings judges the calls of one file.
-func callFindings(f *sourceFile) []string {
+func callFindings(f *sourceFile, b bubbles) []string {
 	var findings []string
 	names := importNames(f)
 	ast.Inspect(f.ast, func(n ast.Node) bool {
@@ -83,7 +98,7 @@ func callFindings(f *sourceFile) []string {
 			return true
 		}
 		name := calledName(call, names)
-		if why := judgeCall(f, name, names); why != "" {
+		if why := judgeCall(f, name, b); why != "" {
 			findings = append(findings, fmt.Sprintf("%s: %s: %s", f.at(call.Pos()), name, why))
 		}
 		return true
@@ -91,10 +106,9 @@ func callFindings(f *sourceFile) []string {
 	return findings
 }
 
-func judgeCall(f *sourceFile, name string, names map[string]string) string {
+func judgeCall(f *sourceFile, name string, b bubbles) string {
 	if f.isTest() {
-		// In a synctest bubble time is fake, and sleeping costs nothing.
-		if name == "time.Sleep" && !hasImport(names, "testing/synctest") {
+		if name == "time.Sleep" && !b[f.dir] {
 			return "a test that sleeps is slow and still flaky; wait for the event, or use testing/synctest"
 		}
 		return ""
@@ -144,15 +158,6 @@ func importNames(f *sourceFile) map[string]string {
 	return names
 }
 
-func hasImport(names map[string]string, imported string) bool {
-	for _, p := range names {
-		if p == imported {
-			return true
-		}
-	}
-	return false
-}
-
 // packageFindings asks every package for a doc.go with a package comment (a
 // command may keep it in main.go).
 func packageFindings(files []*sourceFile) []string {
@@ -181,8 +186,10 @@ func hasPackageDoc(f *sourceFile) bool {
 }
 
 func TestEveryFileKeepsTheHouseRules(t *testing.T) {
-	for _, f := range sourceTree(t) {
-		report(t, fileFindings(f))
+	files := sourceTree(t)
+	b := findBubbles(files)
+	for _, f := range files {
+		report(t, fileFindings(f, b))
 	}
 }
 
@@ -231,7 +238,8 @@ func TestFileRulesFindViolations(t *testing.T) {
 		{"long but generated", "api/gen/a.go", head + strings.Repeat("\n", maxLines), 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			findings := fileFindings(parseFile(t, c.file, []byte(c.src)))
+			f := parseFile(t, c.file, []byte(c.src))
+			findings := fileFindings(f, findBubbles([]*sourceFile{f}))
 			if len(findings) != c.want {
 				t.Errorf("%d findings, want %d: %v", len(findings), c.want, findings)
 			}
