@@ -78,7 +78,7 @@ func controlCommands() []command {
 		{op: cdb.OpStartStopUnit, usage: "\x01\x00\x00\xf7\x04", run: (*LU).startStop},
 		{op: cdb.OpSendDiagnostic, usage: "\x04\x00\xff\xff\x04", run: (*LU).sendDiagnostic},
 		{op: cdb.OpReadCapacity10, usage: "\x00\xff\xff\xff\xff\x00\x00\x01\x04", run: (*LU).readCapacity10},
-		{op: cdb.OpUnmap, usage: "\x01" + usageLength10[1:], run: (*LU).unmap},
+		{op: cdb.OpUnmap, usage: "\x01" + usageLength10, run: (*LU).unmap},
 		{op: cdb.OpModeSelect10, usage: "\x11\x00\x00\x00\x00\x00\xff\xff\x04", run: (*LU).modeSelect},
 		{op: cdb.OpModeSense10, usage: "\x08\xff\xff\x00\x00\x00\xff\xff\x04", run: (*LU).modeSense},
 		{op: cdb.OpServiceActionIn16, action: cdb.SAIReadCapacity16, hasAction: true,
