@@ -151,8 +151,7 @@ func TestStoreErrors(t *testing.T) {
 	}
 }
 
-func unmapOf(t testing.TB, ranges ...cdb.LBARange) (cdb.CDB, []byte) {
-	t.Helper()
+func unmapOf(t interface{ Fatal(...any) }, ranges ...cdb.LBARange) (cdb.CDB, []byte) {
 	list, err := cdb.AppendUnmapList(nil, ranges)
 	if err != nil {
 		t.Fatal(err)

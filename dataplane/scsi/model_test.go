@@ -10,101 +10,125 @@ import (
 	"github.com/sandbar-san/sandbar/internal/cdb"
 )
 
+// modelBlocks is the size of the model's volume.
+const modelBlocks = 40
+
+// model is a logical unit and an array that shall hold the same.
+type model struct {
+	*rig
+	rt   *rapid.T
+	size int
+	want []byte
+}
+
 // TestModel runs random commands and compares all that is read, and in the end the
 // whole volume, with an array that does the same.
 func TestModel(t *testing.T) {
-	const n = 40
 	rapid.Check(t, func(rt *rapid.T) {
 		size := rapid.SampledFrom([]int{512, 4096}).Draw(rt, "block size")
-		r := newRig(t, n, uint32(size))
-		model := make([]byte, n*size)
-		span := func() (lba, blocks int) {
-			lba = rapid.IntRange(0, n-1).Draw(rt, "lba")
-			return lba, rapid.IntRange(1, n-lba).Draw(rt, "blocks")
-		}
-		data := func(blocks int) []byte {
-			seed := rapid.Byte().Draw(rt, "seed")
-			b := make([]byte, blocks*size)
-			for i := range b {
-				b[i] = seed * byte(1+i/7)
-			}
-			return b
-		}
-		expect := func(what string, res Result, status byte) {
-			if res.Status != status {
-				rt.Fatalf("%s: %s, want %s", what, describe(res), cdb.StatusName(status))
-			}
-		}
+		m := &model{rig: newRig(t, modelBlocks, uint32(size)), rt: rt, size: size, want: make([]byte, modelBlocks*size)}
 		rt.Repeat(map[string]func(*rapid.T){
-			"read": func(*rapid.T) {
-				lba, blocks := span()
-				op := rapid.SampledFrom([]byte{cdb.OpRead6, cdb.OpRead10, cdb.OpRead12, cdb.OpRead16}).Draw(rt, "op")
-				res := r.do(cdb.Block{Op: op, LBA: uint64(lba), Blocks: uint32(blocks)}.Encode(), nil, blocks*size)
-				expect("read", res, cdb.StatusGood)
-				if !bytes.Equal(res.DataIn, model[lba*size:(lba+blocks)*size]) {
-					rt.Fatalf("%d blocks at LBA %d differ from what was written", blocks, lba)
-				}
-			},
-			"write": func(*rapid.T) {
-				lba, blocks := span()
-				op := rapid.SampledFrom([]byte{cdb.OpWrite6, cdb.OpWrite10, cdb.OpWrite12, cdb.OpWrite16, cdb.OpWriteAndVerify16}).Draw(rt, "op")
-				d := data(blocks)
-				expect("write", r.do(cdb.Block{Op: op, LBA: uint64(lba), Blocks: uint32(blocks)}.Encode(), d, 0), cdb.StatusGood)
-				copy(model[lba*size:], d)
-			},
-			"orwrite": func(*rapid.T) {
-				lba, blocks := span()
-				d := data(blocks)
-				expect("orwrite", r.do(cdb.Block{Op: cdb.OpOrWrite16, LBA: uint64(lba), Blocks: uint32(blocks)}.Encode(), d, 0), cdb.StatusGood)
-				for i, v := range d {
-					model[lba*size+i] |= v
-				}
-			},
-			"write same": func(*rapid.T) {
-				lba, blocks := span()
-				d, ndob := data(1), rapid.Bool().Draw(rt, "ndob")
-				if ndob {
-					d = nil
-				}
-				expect("write same", r.do(cdb.WriteSame16(uint64(lba), uint32(blocks), rapid.Bool().Draw(rt, "unmap"), ndob), d, 0), cdb.StatusGood)
-				if ndob {
-					d = make([]byte, size)
-				}
-				copy(model[lba*size:], bytes.Repeat(d, blocks))
-			},
-			"unmap": func(*rapid.T) {
-				lba, blocks := span()
-				lba2, blocks2 := span()
-				c, list := unmapOf(t, cdb.LBARange{LBA: uint64(lba), Blocks: uint32(blocks)}, cdb.LBARange{LBA: uint64(lba2), Blocks: uint32(blocks2)})
-				expect("unmap", r.do(c, list, 0), cdb.StatusGood)
-				clear(model[lba*size : (lba+blocks)*size])
-				clear(model[lba2*size : (lba2+blocks2)*size])
-			},
-			"compare and write": func(*rapid.T) {
-				lba, blocks := span()
-				old, next := bytes.Clone(model[lba*size:(lba+blocks)*size]), data(blocks)
-				status := cdb.StatusGood
-				if rapid.Bool().Draw(rt, "miscompare") {
-					old[rapid.IntRange(0, len(old)-1).Draw(rt, "at")] ^= 0x40
-					status = cdb.StatusCheckCondition
-				} else {
-					copy(model[lba*size:], next)
-				}
-				expect("compare and write", r.do(cdb.CompareAndWrite(uint64(lba), uint8(blocks), false), append(old, next...), 0), status)
-			},
-			"verify": func(*rapid.T) {
-				lba, blocks := span()
-				d := bytes.Clone(model[lba*size : (lba+blocks)*size])
-				c := cdb.Block{Op: cdb.OpVerify16, LBA: uint64(lba), Blocks: uint32(blocks), ByteCheck: 1}.Encode()
-				expect("verify", r.do(c, d, 0), cdb.StatusGood)
-				d[0] ^= 1
-				expect("verify of other data", r.do(c, d, 0), cdb.StatusCheckCondition)
-			},
+			"read": m.read, "write": m.write, "orwrite": m.orWrite, "write same": m.writeSame,
+			"unmap": m.unmap, "compare and write": m.compareAndWrite, "verify": m.verify,
 		})
-		if !bytes.Equal(r.store.data, model) {
+		if !bytes.Equal(m.store.data, m.want) {
 			rt.Fatal("the volume differs from the model")
 		}
 	})
+}
+
+// span draws a range and gives the model's bytes of it.
+func (m *model) span() (b cdb.Block, held []byte) {
+	lba := rapid.IntRange(0, modelBlocks-1).Draw(m.rt, "lba")
+	n := rapid.IntRange(1, modelBlocks-lba).Draw(m.rt, "blocks")
+	return cdb.Block{LBA: uint64(lba), Blocks: uint32(n)}, m.want[lba*m.size : (lba+n)*m.size]
+}
+
+func (m *model) data(n int) []byte {
+	seed := rapid.Byte().Draw(m.rt, "seed")
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = seed * byte(1+i/7)
+	}
+	return b
+}
+
+func (m *model) run(c cdb.CDB, out []byte, limit int, status byte) []byte {
+	res := m.do(c, out, limit)
+	if res.Status != status {
+		m.rt.Fatalf("% x: %s, want %s", c, describe(res), cdb.StatusName(status))
+	}
+	return res.DataIn
+}
+
+func (m *model) read(*rapid.T) {
+	b, held := m.span()
+	b.Op = rapid.SampledFrom([]byte{cdb.OpRead6, cdb.OpRead10, cdb.OpRead12, cdb.OpRead16}).Draw(m.rt, "op")
+	if !bytes.Equal(m.run(b.Encode(), nil, len(held), cdb.StatusGood), held) {
+		m.rt.Fatalf("%+v: other data than were written", b)
+	}
+}
+
+func (m *model) write(*rapid.T) {
+	b, held := m.span()
+	b.Op = rapid.SampledFrom([]byte{cdb.OpWrite6, cdb.OpWrite10, cdb.OpWrite12, cdb.OpWrite16, cdb.OpWriteAndVerify16}).Draw(m.rt, "op")
+	d := m.data(len(held))
+	m.run(b.Encode(), d, 0, cdb.StatusGood)
+	copy(held, d)
+}
+
+func (m *model) orWrite(*rapid.T) {
+	b, held := m.span()
+	b.Op = cdb.OpOrWrite16
+	d := m.data(len(held))
+	m.run(b.Encode(), d, 0, cdb.StatusGood)
+	for i, v := range d {
+		held[i] |= v
+	}
+}
+
+func (m *model) writeSame(*rapid.T) {
+	b, held := m.span()
+	b.Op, b.NDOB, b.Unmap = cdb.OpWriteSame16, rapid.Bool().Draw(m.rt, "ndob"), rapid.Bool().Draw(m.rt, "unmap")
+	if b.NDOB {
+		m.run(b.Encode(), nil, 0, cdb.StatusGood)
+		clear(held)
+		return
+	}
+	d := m.data(m.size)
+	m.run(b.Encode(), d, 0, cdb.StatusGood)
+	copy(held, bytes.Repeat(d, int(b.Blocks)))
+}
+
+func (m *model) unmap(*rapid.T) {
+	one, held := m.span()
+	two, also := m.span()
+	c, list := unmapOf(m.rt, cdb.LBARange{LBA: one.LBA, Blocks: one.Blocks}, cdb.LBARange{LBA: two.LBA, Blocks: two.Blocks})
+	m.run(c, list, 0, cdb.StatusGood)
+	clear(held)
+	clear(also)
+}
+
+func (m *model) compareAndWrite(*rapid.T) {
+	b, held := m.span()
+	b.Op = cdb.OpCompareAndWrite
+	old, next := bytes.Clone(held), m.data(len(held))
+	if rapid.Bool().Draw(m.rt, "miscompare") {
+		old[rapid.IntRange(0, len(old)-1).Draw(m.rt, "at")] ^= 0x40
+		m.run(b.Encode(), append(old, next...), 0, cdb.StatusCheckCondition)
+		return
+	}
+	m.run(b.Encode(), append(old, next...), 0, cdb.StatusGood)
+	copy(held, next)
+}
+
+func (m *model) verify(*rapid.T) {
+	b, held := m.span()
+	b.Op, b.ByteCheck = cdb.OpVerify16, 1
+	d := bytes.Clone(held)
+	m.run(b.Encode(), d, 0, cdb.StatusGood)
+	d[0] ^= 1
+	m.run(b.Encode(), d, 0, cdb.StatusCheckCondition)
 }
 
 // FuzzExecute throws arbitrary CDBs and data at a logical unit: nothing may panic (which
