@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/sandbar-san/sandbar/san"
@@ -39,6 +40,14 @@ func checkBytes(what string, b []byte, limit int) error {
 		return refuse(san.KindInvalid, "%s has %d bytes; 1 to %d are allowed", what, len(b), limit)
 	}
 	return nil
+}
+
+// count renders "1 volume", "2 volumes".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
 }
 
 // clip shortens what an agent says, without cutting a character in two.

@@ -148,7 +148,7 @@ func (c *Enrol) redeem(x *tx) (*JoinToken, error) {
 	case Expired(t.ExpiresAt, x.at):
 		return nil, refuse(san.KindUnauthenticated, "join token %q expired at %s; create another (sandbar join-token create)", t.Name, t.ExpiresAt.Format(time.RFC3339))
 	case t.MaxUses > 0 && t.Uses >= t.MaxUses:
-		return nil, refuse(san.KindUnauthenticated, "join token %q was used %d times, as often as it may be; create another (sandbar join-token create)", t.Name, t.Uses)
+		return nil, refuse(san.KindUnauthenticated, "join token %q was used %s, as often as it may be; create another (sandbar join-token create)", t.Name, count(int(t.Uses), "time"))
 	}
 	row := *t
 	row.Uses++

@@ -71,7 +71,7 @@ func (c *RemoveHost) apply(x *tx) (string, error) {
 		return "", err
 	}
 	if has := x.AssignmentsTo(c.ID); len(has) > 0 {
-		return "", refuse(san.KindConflict, "host %q still has %d volumes: %s; unassign them first", c.ID, len(has), x.volumeNames(has))
+		return "", refuse(san.KindConflict, "host %q still has %s: %s; unassign them first", c.ID, count(len(has), "volume"), x.volumeNames(has))
 	}
 	for _, t := range x.Tokens() {
 		if t.Host == c.ID {

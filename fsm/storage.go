@@ -121,7 +121,7 @@ func (c *UnitStorage) putMedia(x *tx) error {
 }
 
 // missingReplica is the Error of a copy that its unit came back without.
-const missingReplica = "the unit came back without this replica; its data there is lost"
+const missingReplica = "the unit came back without this replica; check that all of its media are there"
 
 // putReplicas compares what the unit holds with what it should, and returns what nobody knows.
 func (c *UnitStorage) putReplicas(x *tx) []san.VolumeID {

@@ -75,7 +75,7 @@ func (c *SetUnit) apply(x *tx) (string, error) {
 	if c.Spare != nil {
 		if *c.Spare && !u.Spare {
 			if held := x.VolumesOn(u.ID); len(held) > 0 {
-				return "", refuse(san.KindConflict, "unit %q holds %d volumes, %q among them, so it can't be a spare; delete or move them first", u.ID, len(held), held[0].Name)
+				return "", refuse(san.KindConflict, "unit %q holds %s, %q among them, so it can't be a spare; delete or move them first", u.ID, count(len(held), "volume"), held[0].Name)
 			}
 		}
 		row.Spare = *c.Spare

@@ -82,13 +82,13 @@ func (c *CreateVolume) apply(x *tx) (string, error) {
 }
 
 func (c *CreateVolume) checkVolume(x *tx) error {
-	if err := checkID("volume", string(c.ID)); err != nil {
-		return err
-	}
 	if err := san.CheckName("volume", c.Name); err != nil {
 		return err
 	}
 	if err := san.CheckVolumeSize(c.SizeBytes, c.BlockSizeBytes); err != nil {
+		return err
+	}
+	if err := checkID("volume", string(c.ID)); err != nil {
 		return err
 	}
 	if have := x.VolumeByName(c.Name); have != nil {

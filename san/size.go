@@ -22,9 +22,9 @@ func CheckVolumeSize(sizeBytes int64, blockSizeBytes uint32) error {
 	case blockSizeBytes != 512 && blockSizeBytes != 4096:
 		return Errorf(KindInvalid, "block size %d is not supported; use 512 or 4096", blockSizeBytes)
 	case sizeBytes <= 0:
-		return Errorf(KindInvalid, "volume size %d is not positive", sizeBytes)
+		return Errorf(KindInvalid, "volume size %d is not positive; give one like 80MiB", sizeBytes)
 	case sizeBytes > MaxVolumeSizeBytes:
-		return Errorf(KindInvalid, "volume size %d is over the limit of %d bytes (1 PiB)", sizeBytes, int64(MaxVolumeSizeBytes))
+		return Errorf(KindInvalid, "volume size %d is over the limit of %d bytes (1 PiB); ask for less", sizeBytes, int64(MaxVolumeSizeBytes))
 	case sizeBytes%int64(blockSizeBytes) != 0:
 		return Errorf(KindInvalid, "volume size %d is no multiple of the block size %d; the next smaller size that is: %d", sizeBytes, blockSizeBytes, sizeBytes-sizeBytes%int64(blockSizeBytes))
 	}
