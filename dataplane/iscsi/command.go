@@ -1,0 +1,355 @@
+package iscsi
+
+import (
+	"github.com/sandbar-san/sandbar/dataplane/scsi"
+	"github.com/sandbar-san/sandbar/internal/cdb"
+	"github.com/sandbar-san/sandbar/internal/pdu"
+)
+
+// command is one SCSI command from its arrival to its answer. It is in its session's task
+// set for that time; session.mu guards it but for what the reader or the executing worker alone
+// looks at.
+type command struct {
+	task     scsi.Task
+	ctx      *taskContext
+	cdb      [16]byte
+	itt      uint32
+	expected uint32 // expected data transfer length of the write, or else of the read
+	readLen  uint32 // that of the read
+	write    bool
+	numbered bool // not immediate: it holds a place in the command window
+
+	buf      *buffer // data-out
+	got      uint32  // how much of it is there, in order
+	reserved int     // its share of the session's buffer budget
+	dataSN   uint32  // next in the unsolicited burst
+
+	phase   phase
+	filling bool // the reader is reading into buf just now
+	roomy   bool // the budget has been granted (or is not needed)
+	aborted bool
+	waits   []*barrier
+	special func() // work that is no command of an initiator; see session.post
+
+	// Solicited data: r2ts are those open, in the order in which they must be answered.
+	solicited uint32 // data up to here has been asked for
+	r2tSN     uint32
+	r2ts      []r2t
+}
+
+type r2t struct {
+	ttt, offset, length, got, dataSN uint32
+}
+
+// phase is where a command stands.
+type phase uint8
+
+const (
+	phaseUnsolicited phase = iota // unsolicited data is still to come
+	phaseSolicited                // waiting for room, or for solicited data
+	phaseWaiting                  // a read that waits for room
+	phaseQueued
+	phaseRunning
+)
+
+// scsiCommand takes a SCSI command whose turn has come.
+func (s *session) scsiCommand(b *pdu.BHS, ahs []byte, whole *pdu.PDU) error {
+	var h pdu.SCSICommand
+	h.Decode(b)
+	if reason := s.judge(&h, b.DataLength()); reason != 0 {
+		if whole == nil {
+			if err := s.reader.Discard(b.DataLength()); err != nil {
+				return err
+			}
+		}
+		if !h.Immediate {
+			s.maxCmdSN.Add(1)
+		}
+		s.reject(b, reason)
+		return nil
+	}
+	c, err := s.newCommand(&h, ahs)
+	if err != nil {
+		return err
+	}
+	n := b.DataLength()
+	if h.Write && h.ExpectedLength > 0 {
+		return s.beginWrite(c, &h, b, n, whole)
+	}
+	s.mu.Lock()
+	s.enqueueRead(c)
+	s.mu.Unlock()
+	return nil
+}
+
+// judge returns the reason to reject a command, 0 for none.
+func (s *session) judge(h *pdu.SCSICommand, n int) uint8 {
+	if s.info.Discovery {
+		return pdu.RejectNotSupported
+	}
+	switch {
+	case h.ITT == pdu.NoTag,
+		n > 0 && (!h.Write || !s.params.ImmediateData),
+		n > int(min(h.ExpectedLength, s.params.FirstBurstLength)),
+		!h.Final && !h.Write:
+		return pdu.RejectProtocolError
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tasks[h.ITT] != nil {
+		return pdu.RejectTaskInProgress
+	}
+	if h.Immediate && s.immediates >= max(1, s.limits.QueueDepth/8) {
+		return pdu.RejectImmediateCommands
+	}
+	return 0
+}
+
+// newCommand puts a command into the task set.
+func (s *session) newCommand(h *pdu.SCSICommand, ahs []byte) (*command, error) {
+	c := s.srv.commands.get()
+	*c = command{ctx: &taskContext{}, cdb: h.CDB, itt: h.ITT, expected: h.ExpectedLength, write: h.Write,
+		numbered: !h.Immediate, r2ts: c.r2ts[:0], waits: c.waits[:0]}
+	c.task = scsi.Task{Nexus: s.nexus, LUN: h.LUN, CDB: c.cdb[:], Tag: h.ITT}
+	if h.Read && !h.Write {
+		c.readLen = h.ExpectedLength
+	}
+	if len(ahs) > 0 {
+		if err := c.extend(h, ahs); err != nil {
+			return nil, err
+		}
+	}
+	c.task.DataInLimit = int(min(c.readLen, scsi.MaxTransferBytes))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tasks[c.itt] = c
+	if !c.numbered {
+		s.immediates++
+	}
+	return c, nil
+}
+
+// extend adds what the additional headers say: the rest of a long CDB, and the read
+// length of a bidirectional command (RFC 7143 §11.2.2).
+func (c *command) extend(h *pdu.SCSICommand, ahs []byte) error {
+	list, err := pdu.ParseAHS(ahs)
+	if err != nil {
+		return &protocolError{err.Error()}
+	}
+	for _, a := range list {
+		switch {
+		case a.Type == pdu.AHSExtendedCDB:
+			c.task.CDB = append(append([]byte(nil), h.CDB[:]...), a.Data...)
+		case a.Type == pdu.AHSBidiReadLength && len(a.Data) == 4 && h.Read && h.Write:
+			c.readLen = uint32(a.Data[0])<<24 | uint32(a.Data[1])<<16 | uint32(a.Data[2])<<8 | uint32(a.Data[3])
+		}
+	}
+	return nil
+}
+
+// beginWrite takes a write's immediate data and finds out what comes next.
+func (s *session) beginWrite(c *command, h *pdu.SCSICommand, b *pdu.BHS, n int, whole *pdu.PDU) error {
+	refused, room := s.admitWrite(c, h)
+	if refused != nil {
+		if whole == nil {
+			if err := s.reader.Discard(n); err != nil {
+				return err
+			}
+		}
+		s.complete(c, *refused)
+		return nil
+	}
+	c.buf = s.srv.buffers.get(room)
+	if n > 0 {
+		if whole != nil {
+			copy(c.buf.b, whole.Data)
+		} else if err := s.reader.ReadData(c.buf.b[:n]); err != nil {
+			s.fillFailed(c)
+			return s.ignoreDigest(b, err)
+		}
+	}
+	s.filled(c, uint32(n), h.Final)
+	return nil
+}
+
+// admitWrite reserves room for a write's data and returns how large its first buffer
+// is to be, or the result with which the command ends at once. The command comes back
+// marked as being filled.
+func (s *session) admitWrite(c *command, h *pdu.SCSICommand) (refused *scsi.Result, room int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.filling = true
+	switch {
+	case h.ExpectedLength > scsi.MaxTransferBytes:
+		r := checkCondition(cdb.KeyIllegalRequest, cdb.ASCInvalidFieldInCDB)
+		return &r, 0
+	case !h.Final && s.params.InitialR2T:
+		r := checkCondition(cdb.KeyAbortedCommand, cdb.ASCUnexpectedUnsolicitedData)
+		return &r, 0
+	case h.ExpectedLength <= s.params.FirstBurstLength:
+		// The window times the first burst bounds these; they need no budget.
+		c.roomy = true
+		return nil, int(h.ExpectedLength)
+	}
+	if s.reserve(c, int(h.ExpectedLength)) {
+		c.roomy = true
+		return nil, int(h.ExpectedLength)
+	}
+	s.waiting = append(s.waiting, c)
+	return nil, int(s.params.FirstBurstLength)
+}
+
+// filled notes that n more bytes of unsolicited data are in c's buffer; final ends the burst.
+func (s *session) filled(c *command, n uint32, final bool) {
+	s.mu.Lock()
+	c.filling = false
+	c.got += n
+	if c.aborted {
+		s.unlockAndTell(s.resolve(c))
+		return
+	}
+	asked := false
+	if final {
+		c.phase, c.solicited = phaseSolicited, c.got
+		asked = s.proceed(c)
+	}
+	s.mu.Unlock()
+	if asked {
+		s.out.flush()
+	}
+}
+
+// fillFailed notes that the reader has let go of c's buffer because the connection is at its end.
+func (s *session) fillFailed(c *command) {
+	s.mu.Lock()
+	c.filling = false
+	s.mu.Unlock()
+}
+
+// proceed takes a write on that waits for nothing from the reader: to execution if its data is
+// complete, else by asking for more if there is room. It reports whether something was queued for sending. s.mu is held.
+func (s *session) proceed(c *command) (asked bool) {
+	if c.got == c.expected {
+		s.enqueue(c)
+		return false
+	}
+	if !c.roomy {
+		return false
+	}
+	if len(c.buf.b) < int(c.expected) {
+		whole := s.srv.buffers.get(int(c.expected))
+		copy(whole.b, c.buf.b[:c.got])
+		s.srv.buffers.put(c.buf)
+		c.buf = whole
+	}
+	return s.solicit(c)
+}
+
+// solicit asks for as much data as may be asked for at a time. s.mu is held.
+func (s *session) solicit(c *command) (asked bool) {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	for len(c.r2ts) < int(s.params.MaxOutstandingR2T) && c.solicited < c.expected {
+		r := r2t{ttt: s.nextTTT, offset: c.solicited, length: min(c.expected-c.solicited, s.params.MaxBurstLength)}
+		if s.nextTTT++; s.nextTTT >= pingTag {
+			s.nextTTT = 0
+		}
+		var b pdu.BHS
+		(&pdu.R2T{LUN: c.task.LUN, ITT: c.itt, TTT: r.ttt, StatSN: s.out.statSN, ExpCmdSN: s.expCmdSN.Load(), MaxCmdSN: s.maxCmdSN.Load(),
+			R2TSN: c.r2tSN, BufferOffset: r.offset, DesiredLength: r.length}).Encode(&b)
+		s.out.add(&b, nil)
+		c.r2tSN++
+		c.solicited += r.length
+		c.r2ts = append(c.r2ts, r)
+		asked = true
+	}
+	return asked
+}
+
+// dataOut takes a Data-Out PDU (RFC 7143 §11.7). Data of a command that is not there
+// (any more) is read and forgotten: it may have been aborted while data was on its way.
+func (s *session) dataOut(b *pdu.BHS) error {
+	var h pdu.DataOut
+	h.Decode(b)
+	n := uint32(b.DataLength())
+	s.mu.Lock()
+	c := s.tasks[h.ITT]
+	if c == nil || c.aborted {
+		s.mu.Unlock()
+		return s.reader.Discard(int(n))
+	}
+	if what := c.misplaced(&h, n, s.params.FirstBurstLength); what != "" {
+		s.mu.Unlock()
+		s.reject(b, pdu.RejectProtocolError)
+		return &protocolError{what}
+	}
+	c.filling = true
+	s.mu.Unlock()
+	if err := s.reader.ReadData(c.buf.b[h.BufferOffset : h.BufferOffset+n]); err != nil {
+		s.fillFailed(c)
+		return s.ignoreDigest(b, err)
+	}
+	if h.TTT == pdu.NoTag {
+		c.dataSN++
+		s.filled(c, n, h.Final)
+		return nil
+	}
+	s.filledSolicited(c, n, h.Final)
+	return nil
+}
+
+// misplaced says what is wrong with a Data-Out PDU of n bytes, "" for nothing. Order of PDUs
+// and of sequences is always negotiated to Yes, so there is one right place for each.
+func (c *command) misplaced(h *pdu.DataOut, n, firstBurst uint32) string {
+	if h.TTT == pdu.NoTag {
+		switch limit := min(c.expected, firstBurst); {
+		case c.phase != phaseUnsolicited || !c.write:
+			return "unsolicited data after the end of its burst"
+		case h.BufferOffset != c.got || n > limit-c.got:
+			return "unsolicited data out of order or beyond the first burst"
+		case h.DataSN != c.dataSN:
+			return "unsolicited data with a wrong DataSN"
+		}
+		return ""
+	}
+	if c.phase != phaseSolicited || len(c.r2ts) == 0 || c.r2ts[0].ttt != h.TTT {
+		return "data that was not asked for"
+	}
+	r := &c.r2ts[0]
+	switch {
+	case h.BufferOffset != r.offset+r.got || n > r.length-r.got:
+		return "solicited data out of order or beyond its burst"
+	case h.DataSN != r.dataSN:
+		return "solicited data with a wrong DataSN"
+	case h.Final != (r.got+n == r.length):
+		return "solicited burst that ends too early or too late"
+	}
+	return ""
+}
+
+// filledSolicited notes n more bytes of the burst that is being received; final ends it.
+func (s *session) filledSolicited(c *command, n uint32, final bool) {
+	s.mu.Lock()
+	c.filling = false
+	if c.aborted {
+		s.unlockAndTell(s.resolve(c))
+		return
+	}
+	c.got += n
+	c.r2ts[0].got += n
+	c.r2ts[0].dataSN++
+	asked := false
+	if final {
+		c.r2ts = append(c.r2ts[:0], c.r2ts[1:]...)
+		asked = s.proceed(c)
+	}
+	s.mu.Unlock()
+	if asked {
+		s.out.flush()
+	}
+}
+
+// checkCondition is the result of a command that the transport itself ends.
+func checkCondition(key cdb.SenseKey, asc cdb.ASC) scsi.Result {
+	return scsi.Result{Status: cdb.StatusCheckCondition, Sense: cdb.Sense{Key: key, ASC: asc}.Fixed()}
+}

@@ -1,0 +1,45 @@
+// Package iscsi is the target side of the iSCSI transport (RFC 7143): it takes
+// connections, conducts logins, and carries commands, data and answers between
+// initiators and the device servers behind the targets.
+//
+// It owns sessions: who may log in (it asks a [Directory]), authentication, parameter
+// negotiation, command order and window, data transfer, task management, and the end of
+// sessions, be it by logout, loss, reinstatement or [Server.CloseSessions]. It must never look into a
+// CDB or at a volume, never decide by itself who may reach what, never log per command,
+// never let one session's failure or slowness touch another's, and never import the
+// control plane or hostlib.
+//
+// # What it speaks
+//
+// One connection to a session, ErrorRecoveryLevel 0: whatever is lost or damaged on the
+// wire ends the session, and the initiator logs in again. CHAP with MD5 or SHA-256, one-way and
+// mutual. Header and data digests. Immediate, unsolicited and solicited data. Discovery
+// sessions. All data PDUs and sequences in order.
+//
+// # How a command runs
+//
+// One goroutine per connection reads. A command goes into the session's task set and, once its
+// data is complete, to one of the session's workers, which executes it and queues
+// the answer; whoever queues an answer while nobody is sending sends all that is queued with one
+// vectored write. A command is answered and leaves the task set in one step under the
+// session's lock; so an abort finds it either unanswered, and then it never is, or gone.
+// Task management functions are answered when the last command that they affect has
+// been resolved.
+//
+// # Bounds
+//
+// Every number is a field of [Limits]; the defaults give, per connection:
+//
+//   - before the login has ended: 15 s, 32 PDUs, 64 KiB of them, 8 KiB at a time; at
+//     most 256 such connections, and 64 from one address;
+//   - read buffer: 64 KiB; PDUs with up to 256 KiB of data;
+//   - commands: 128 with a CmdSN, 16 immediate, 32 functions; 32 executing at a time;
+//   - data-out of commands not above the first burst: 128 (+16) times 256 KiB;
+//   - all other data, in either direction: 64 MiB; commands that find no room wait;
+//   - commands that came out of order and text: 1 MiB each;
+//   - answers that no window bounds (pings, rejects, text) stop the reader when 1 MiB
+//     of them waits to be sent.
+//
+// An initiator that sends nothing for 15 s is pinged; when it is silent for 30 s more,
+// or takes no data for that long, its session ends.
+package iscsi

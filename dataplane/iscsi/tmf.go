@@ -1,0 +1,208 @@
+package iscsi
+
+import (
+	"sync/atomic"
+
+	"github.com/sandbar-san/sandbar/dataplane/scsi"
+	"github.com/sandbar-san/sandbar/internal/pdu"
+)
+
+// maxFunctions bounds the task management functions of a session that wait for commands.
+const maxFunctions = 32
+
+// barrier acts once a set of commands, perhaps of several sessions, has been resolved.
+type barrier struct {
+	pending atomic.Int32
+	then    func()
+}
+
+func (b *barrier) arrive() {
+	if b.pending.Add(-1) == 0 {
+		b.then()
+	}
+}
+
+// announce tells barriers of a command's end. No lock is held.
+func announce(list []*barrier) {
+	for _, b := range list {
+		b.arrive()
+	}
+}
+
+// abortTasks aborts the commands that match: those not executing end now, the others when
+// they have executed; none is answered any more. b, if not nil, waits for each. It returns
+// barriers to announce. s.mu is held.
+func (s *session) abortTasks(match func(*command) bool, b *barrier) (gone []*barrier) {
+	for _, c := range s.tasks {
+		if !match(c) {
+			continue
+		}
+		if b != nil {
+			b.pending.Add(1)
+			c.waits = append(c.waits, b)
+		}
+		if !c.aborted {
+			c.aborted = true
+			c.ctx.cancel()
+		}
+		if c.phase == phaseRunning || c.filling {
+			continue
+		}
+		if c.phase == phaseQueued {
+			s.runQueue.remove(c)
+		}
+		s.unwait(c)
+		gone = append(gone, s.resolve(c)...)
+	}
+	return gone
+}
+
+// unwait takes c off the list of those who wait for room. s.mu is held.
+func (s *session) unwait(c *command) {
+	for i, w := range s.waiting {
+		if w == c {
+			s.waiting = append(s.waiting[:i], s.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// abortAll aborts all commands of the session and waits until they are gone.
+func (s *session) abortAll() {
+	s.mu.Lock()
+	gone := s.abortTasks(func(*command) bool { return true }, nil)
+	for len(s.tasks) > 0 {
+		s.settled.Wait()
+	}
+	s.unlockAndTell(gone)
+}
+
+// taskRequest takes a task management function (RFC 7143 §11.5). It is answered once
+// the commands that it affects have been resolved.
+func (s *session) taskRequest(b *pdu.BHS) error {
+	var h pdu.TaskRequest
+	h.Decode(b)
+	if s.info.Discovery {
+		s.reject(b, pdu.RejectNotSupported)
+		return nil
+	}
+	if !s.beginFunction() {
+		s.reject(b, pdu.RejectImmediateCommands)
+		return nil
+	}
+	response, hasLUN := pdu.TaskComplete, true
+	switch h.Function {
+	case pdu.TaskAbort:
+		return s.abortTask(&h)
+	case pdu.TaskAbortSet, pdu.TaskClearSet, pdu.TaskLUReset:
+		n, ok := pdu.DecodeLUN(h.LUN)
+		hasLUN = ok && n == 0
+	case pdu.TaskTargetWarmReset:
+	case pdu.TaskReassign:
+		response = pdu.TaskNoReassign
+	default:
+		response = pdu.TaskUnsupported
+	}
+	if !hasLUN {
+		response = pdu.TaskNoLUN
+	}
+	if response != pdu.TaskComplete {
+		s.functionEnds(&h, response)
+		return nil
+	}
+	s.abortSets(&h)
+	return nil
+}
+
+// beginFunction counts a function that waits for commands to end; there may be so many.
+func (s *session) beginFunction() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.functions >= maxFunctions {
+		return false
+	}
+	s.functions++
+	return true
+}
+
+// functionEnds answers a function whose commands have ended, or that can't be done.
+func (s *session) functionEnds(h *pdu.TaskRequest, response uint8) {
+	s.mu.Lock()
+	s.functions--
+	s.mu.Unlock()
+	s.answer(func(b *pdu.BHS) []byte {
+		(&pdu.TaskResponse{Response: response, ITT: h.ITT, StatSN: s.out.nextStatSN(),
+			ExpCmdSN: s.expCmdSN.Load(), MaxCmdSN: s.maxCmdSN.Load()}).Encode(b)
+		return nil
+	})
+}
+
+// unlockOther lets another session's lock go. What it may have to send is for its own workers.
+func (s *session) unlockOther(other *session, gone []*barrier) {
+	if other == s {
+		s.unlockAndTell(gone)
+		return
+	}
+	other.mu.Unlock()
+	other.post(other.out.flush)
+	announce(gone)
+}
+
+// abortTask aborts one command. One that is not there has been answered before, or
+// never came: then its CmdSN tells which (RFC 7143 §11.6.1).
+func (s *session) abortTask(h *pdu.TaskRequest) error {
+	b := &barrier{then: func() { s.post(func() { s.functionEnds(h, pdu.TaskComplete) }) }}
+	b.pending.Store(1)
+	s.mu.Lock()
+	c := s.tasks[h.RefTag]
+	if c == nil {
+		s.mu.Unlock()
+		response := pdu.TaskNotFound
+		if !pdu.SerialLess(h.RefCmdSN, s.expCmdSN.Load()) && pdu.SerialLess(h.RefCmdSN, h.CmdSN) {
+			response = pdu.TaskComplete
+		}
+		s.functionEnds(h, response)
+		return nil
+	}
+	gone := s.abortTasks(func(other *command) bool { return other == c }, b)
+	s.unlockAndTell(gone)
+	b.arrive()
+	return nil
+}
+
+// abortSets carries out the functions that affect many commands. ABORT TASK SET is about this
+// session's; the others about those of all sessions with the logical unit, whose task
+// set they share.
+func (s *session) abortSets(h *pdu.TaskRequest) {
+	affected := []*session{s}
+	if h.Function != pdu.TaskAbortSet {
+		affected = s.srv.sharing(s.lu)
+	}
+	var others atomic.Bool
+	b := &barrier{then: func() {
+		// What the function does to the logical unit must happen even if this session ends.
+		switch h.Function {
+		case pdu.TaskLUReset:
+			s.lu.Reset(scsi.ResetLogicalUnit, s.nexus)
+		case pdu.TaskTargetWarmReset:
+			s.lu.Reset(scsi.ResetTarget, s.nexus)
+		case pdu.TaskClearSet:
+			if others.Load() {
+				s.lu.ClearedByAnother(s.nexus)
+			}
+		}
+		s.post(func() { s.functionEnds(h, pdu.TaskComplete) })
+	}}
+	b.pending.Store(1)
+	for _, other := range affected {
+		other.mu.Lock()
+		gone := other.abortTasks(func(c *command) bool {
+			if other != s {
+				others.Store(true)
+			}
+			return h.Function != pdu.TaskAbortSet || c.task.LUN == h.LUN
+		}, b)
+		s.unlockOther(other, gone)
+	}
+	b.arrive()
+}
