@@ -72,8 +72,7 @@ func (lu *LU) read(r request) Result {
 }
 
 // dataOut checks that the data out is all there. More than the CDB asks for is
-// ignored; less is refused before anything is written (FCP-4 §9.4.2 gives the choice), since
-// part of a write is not what the initiator asked for.
+// ignored; less is refused before anything happens.
 func (r *request) dataOut(n int) (data []byte, refused Result, ok bool) {
 	if len(r.DataOut) >= n {
 		return r.DataOut[:n], Result{}, true
@@ -83,6 +82,18 @@ func (r *request) dataOut(n int) (data []byte, refused Result, ok bool) {
 	return nil, refused, false
 }
 
+// writeOut is dataOut for plain writes, for which an expected data transfer length below
+// the CDB's is no error: the blocks that it covers are written, and the residual
+// overflow tells the rest (RFC 7143 §11.4.5.1, FCP-4 §9.4.2). Part of a block is
+// refused, and so is a command that the transport carries as a read.
+func (lu *LU) writeOut(r *request, n int) (data []byte, refused Result, ok bool) {
+	if have := len(r.DataOut); have < n && r.DataInLimit <= 0 && have%int(lu.cfg.BlockSizeBytes) == 0 {
+		r.block.Blocks = uint32(have >> lu.shift)
+		return r.DataOut, Result{}, true
+	}
+	return r.dataOut(n)
+}
+
 // write is WRITE (6), (10), (12) and (16) (SBC-3 §5.31 to §5.34).
 func (lu *LU) write(r request) Result {
 	b := &r.block
@@ -90,12 +101,12 @@ func (lu *LU) write(r request) Result {
 		return refused
 	}
 	total := int(lu.bytes(uint64(b.Blocks)))
-	data, refused, ok := r.dataOut(total)
+	data, refused, ok := lu.writeOut(&r, total)
 	if !ok {
 		return refused
 	}
 	res := Result{Status: cdb.StatusGood, DataOutTotal: total}
-	if total == 0 {
+	if len(data) == 0 {
 		return res
 	}
 	held, err := lu.ranges.acquire(r.ctx, b.LBA, uint64(b.Blocks), false)
@@ -121,12 +132,12 @@ func (lu *LU) writeAndVerify(r request) Result {
 		return badCDB(1, 2)
 	}
 	total := int(lu.bytes(uint64(b.Blocks)))
-	data, refused, ok := r.dataOut(total)
+	data, refused, ok := lu.writeOut(&r, total)
 	if !ok {
 		return refused
 	}
 	res := Result{Status: cdb.StatusGood}
-	if total > 0 {
+	if len(data) > 0 {
 		res = lu.writeAndReadBack(&r, data)
 	}
 	res.DataOutTotal = total

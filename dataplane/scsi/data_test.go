@@ -67,6 +67,9 @@ func TestRanges(t *testing.T) {
 			}
 			b := c.b
 			b.LBA, b.Blocks = p.lba, p.length
+			if p.ok && p.length == 0 && (b.Op == cdb.OpWriteSame10 || b.Op == cdb.OpWriteSame16) {
+				continue // WSNZ: see TestWriteSame
+			}
 			out := make([]byte, c.out*512*int(max(1, p.length)))
 			switch {
 			case b.Op == cdb.OpWriteSame10 || b.Op == cdb.OpWriteSame16 || b.ByteCheck == 3:
@@ -174,28 +177,30 @@ func TestReadResiduals(t *testing.T) {
 	}
 }
 
-// TestWriteResiduals: data beyond what the CDB asks for are ignored, and a write whose data
-// did not all come changes nothing.
+// TestWriteResiduals: data beyond what the CDB asks for are ignored; of a write whose data
+// did not all come, the whole blocks that did are written. A part of a block changes nothing.
 func TestWriteResiduals(t *testing.T) {
 	for _, op := range []byte{cdb.OpWrite10, cdb.OpWrite12, cdb.OpWrite16, cdb.OpWriteAndVerify10, cdb.OpOrWrite16} {
 		for _, n := range []int{0, 1, 511, 512, 1023, 1024, 1025, 4096} {
 			r := newRig(t, blocks, 512)
-			res := r.do(cdb.Block{Op: op, Blocks: 2}.Encode(), bytes.Repeat([]byte{0xbb}, n), 0)
+			res := r.do(cdb.Block{Op: op, Blocks: 2, ByteCheck: 1}.Encode(), bytes.Repeat([]byte{0xbb}, n), 0)
 			if res.DataOutTotal != 1024 {
 				t.Errorf("op %02Xh, %d bytes: DataOutTotal %d, want 1024", op, n, res.DataOutTotal)
 			}
-			written := 0
-			if n < 1024 {
-				want(t, "short data out", res, cdb.KeyIllegalRequest, ascInvalidFieldInUnit)
+			written := min(n, 1024)
+			if n < 1024 && (n%512 != 0 || op == cdb.OpOrWrite16) {
+				want(t, "part of a block", res, cdb.KeyIllegalRequest, ascInvalidFieldInUnit)
+				written = 0
 			} else {
-				want(t, "enough data out", res, 0, 0)
-				written = 1024
+				want(t, "whole blocks", res, 0, 0)
 			}
 			if got := bytes.Count(r.store.data, []byte{0xbb}); got != written {
 				t.Errorf("op %02Xh, %d bytes: %d bytes were written, want %d", op, n, got, written)
 			}
 		}
 	}
+	r := newRig(t, blocks, 512)
+	want(t, "a write carried as a read", r.do(cdb.Write16(0, 1, false), nil, 512), cdb.KeyIllegalRequest, ascInvalidFieldInUnit)
 }
 
 // TestTransferLimits: more blocks than the block limits page allows are refused before
@@ -311,11 +316,10 @@ func TestWriteSame(t *testing.T) {
 	}{
 		{name: "pattern", b: cdb.Block{LBA: 3, Blocks: 5}, out: block, filled: 5},
 		{name: "pattern with UNMAP is not zeros", b: cdb.Block{LBA: 3, Blocks: 5, Unmap: true}, out: block, filled: 5},
-		{name: "to the end", b: cdb.Block{LBA: 60}, out: block, filled: 4},
+		{name: "no blocks", b: cdb.Block{LBA: 60}, out: block, key: cdb.KeyIllegalRequest, asc: cdb.ASCInvalidFieldInCDB},
 		{name: "zeros", b: cdb.Block{LBA: 3, Blocks: 5, Unmap: true}, out: make([]byte, 512), zeros: 1},
 		{name: "zeros without UNMAP", b: cdb.Block{LBA: 3, Blocks: 5}, out: make([]byte, 512), zeros: 1},
 		{name: "no data out buffer", b: cdb.Block{LBA: 3, Blocks: 5, NDOB: true}, zeros: 1},
-		{name: "nothing left", b: cdb.Block{LBA: blocks}, out: block},
 		{name: "half a block", b: cdb.Block{Blocks: 1}, out: block[:256], key: cdb.KeyIllegalRequest, asc: ascInvalidFieldInUnit},
 		{name: "two blocks", b: cdb.Block{Blocks: 1}, out: append(block, block...), key: cdb.KeyIllegalRequest, asc: ascInvalidFieldInUnit},
 		{name: "anchor", b: cdb.Block{Blocks: 1, Anchor: true}, out: block, key: cdb.KeyIllegalRequest, asc: cdb.ASCInvalidFieldInCDB},

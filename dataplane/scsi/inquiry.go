@@ -131,6 +131,7 @@ const (
 func blockLimits(blockSizeBytes uint32) cdb.BlockLimits {
 	perPhysical := max(1, physicalBlockBytes/blockSizeBytes)
 	return cdb.BlockLimits{
+		WriteSameNonZero:   true,
 		MaxCompareAndWrite: maxCompareBlocks,
 		OptimalGranularity: uint16(perPhysical),
 		MaxTransfer:        MaxTransferBytes / blockSizeBytes,

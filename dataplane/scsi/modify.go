@@ -99,14 +99,12 @@ func (lu *LU) writeSame(r request) Result {
 	case b.LBData:
 		return badCDB(1, 1)
 	}
-	if refused, ok := lu.checkRange(b, 0); !ok {
+	if refused, ok := lu.checkRange(b, lu.limits.MaxWriteSame); !ok {
 		return refused
 	}
-	blocks := uint64(b.Blocks)
-	if blocks == 0 {
-		blocks = lu.blocks() - b.LBA
-	}
-	if blocks > lu.limits.MaxWriteSame {
+	if b.Blocks == 0 {
+		// WSNZ: 0 would mean all the blocks to the end, which the limit never lets happen
+		// on a volume of a real size.
 		return badCDB(lengthField(b.Op), -1)
 	}
 	size := int(lu.cfg.BlockSizeBytes)
@@ -119,10 +117,7 @@ func (lu *LU) writeSame(r request) Result {
 		}
 		pattern = r.DataOut
 	}
-	res := Result{Status: cdb.StatusGood}
-	if blocks > 0 {
-		res = lu.fill(&r, blocks, pattern)
-	}
+	res := lu.fill(&r, uint64(b.Blocks), pattern)
 	res.DataOutTotal = len(pattern)
 	return res
 }
