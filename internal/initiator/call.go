@@ -2,7 +2,6 @@ package initiator
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/sandbar-san/sandbar/internal/pdu"
@@ -53,8 +52,6 @@ type call struct {
 
 const maxSenseBytes = 252 // SPC-4 §4.5.1
 
-var callPool = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
-
 // tag layout: the low 16 bits are the slot, the next 15 count its uses, so that an
 // answer to an earlier use is told from one to the present use. The top bit marks the session's
 // own requests, whose low bits are a counter.
@@ -92,18 +89,18 @@ func (s *Session) start(ctx context.Context, cmd *Command) (*call, error) {
 		return nil, san.Errorf(san.KindInvalid, "%s for LUN %d with %d bytes in and %d out can't be sent; use a LUN up to %d and one buffer of at most 2 GiB − 1",
 			opName(&cmd.CDB), cmd.LUN, len(cmd.In), len(cmd.Out), maxLUN)
 	}
-	index, err := s.takeSlot(ctx)
+	index, err := s.takeSlot(ctx, s.shut)
 	if err != nil {
 		return nil, requestError(opName(&cmd.CDB), false, err)
 	}
-	c := callPool.Get().(*call)
+	c := s.calls.Get().(*call)
 	*c = call{cmd: *cmd, lun: pdu.EncodeLUN(uint16(cmd.LUN)), done: c.done, startedAt: time.Now()}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refusal(); err != nil {
 		s.free <- index
-		callPool.Put(c)
+		s.calls.Put(c)
 		return nil, requestError(opName(&cmd.CDB), false, err)
 	}
 	sl := &s.slots[index]
@@ -119,7 +116,8 @@ const (
 	maxTransferBytes = 1<<31 - 1
 )
 
-func (s *Session) takeSlot(ctx context.Context) (uint16, error) {
+// takeSlot waits for a free slot, but not when stop is closed.
+func (s *Session) takeSlot(ctx context.Context, stop <-chan struct{}) (uint16, error) {
 	select {
 	case index := <-s.free:
 		return index, nil
@@ -130,9 +128,12 @@ func (s *Session) takeSlot(ctx context.Context) (uint16, error) {
 		return index, nil
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
+	case <-stop:
 	case <-s.ending:
-		return 0, s.endCause()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 0, s.refusal()
 }
 
 // wait returns c's outcome. When ctx ends first, c is abandoned and wait returns as soon as
@@ -150,7 +151,7 @@ func (s *Session) wait(ctx context.Context, c *call) (Response, error) {
 	// nothing else of it may be read, and it can't be used again.
 	if err := c.err; err != nil {
 		if !c.abandoned {
-			callPool.Put(c)
+			s.calls.Put(c)
 		}
 		return Response{}, err
 	}
@@ -158,7 +159,7 @@ func (s *Session) wait(ctx context.Context, c *call) (Response, error) {
 	if resp.Sense != nil { // it lies in c
 		resp.Sense = append([]byte(nil), resp.Sense...)
 	}
-	callPool.Put(c)
+	s.calls.Put(c)
 	return resp, nil
 }
 

@@ -290,7 +290,7 @@ func (s *Session) onAsync(b *pdu.BHS) error {
 			return nil
 		}
 		s.log.Info("the target asks for a logout", "event", h.Event)
-		s.refusing = ErrTargetAsked
+		s.refuse(ErrTargetAsked)
 		close(s.asked)
 	case pdu.AsyncDropConnection, pdu.AsyncDropSession:
 		return ErrTargetAsked

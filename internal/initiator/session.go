@@ -26,8 +26,10 @@ type Session struct {
 	rd             *pdu.Reader
 	received       *countingReader
 
+	calls     sync.Pool     // of *call
 	free      chan uint16   // slots not in use
 	wake      chan struct{} // tells the writer goroutine that there is work
+	shut      chan struct{} // closed when refusing is set
 	ending    chan struct{} // closed when cause is set
 	done      chan struct{} // closed when everything has come to rest
 	asked     chan struct{} // closed when the target asks for a logout
@@ -98,9 +100,10 @@ func newSession(c *connection, cfg Config) *Session {
 		digests: pdu.Digests{Header: p.HeaderDigest, Data: p.DataDigest},
 		conn:    c.conn, rd: c.rd, received: c.count,
 		free: make(chan uint16, cfg.Limits.QueueDepth), slots: make([]slot, cfg.Limits.QueueDepth),
-		wake: make(chan struct{}, 1), ending: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), shut: make(chan struct{}), ending: make(chan struct{}), done: make(chan struct{}),
 		asked: make(chan struct{}), loggedOut: make(chan struct{}),
 		cmdSN: c.cmdSN, expStatSN: c.expStatSN, maxCmdSN: c.maxCmdSN,
+		calls:   sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }},
 		pingTag: pdu.NoTag, logoutTag: pdu.NoTag, aborts: map[uint32]*call{},
 	}
 	for i := range s.slots {
@@ -195,9 +198,7 @@ func (s *Session) logout(ctx context.Context, cause error) error {
 	s.mu.Lock()
 	mine := !s.leaving
 	s.leaving = true
-	if s.refusing == nil {
-		s.refusing = cause
-	}
+	s.refuse(cause)
 	s.mu.Unlock()
 	if mine {
 		if err := s.requestLogout(ctx); err != nil {
@@ -217,10 +218,18 @@ func (s *Session) logout(ctx context.Context, cause error) error {
 	}
 }
 
+// refuse takes no new commands from now on. Needs mu.
+func (s *Session) refuse(cause error) {
+	if s.refusing == nil {
+		s.refusing = cause
+		close(s.shut)
+	}
+}
+
 // requestLogout waits until nothing is in flight and sends the request.
 func (s *Session) requestLogout(ctx context.Context) error {
 	for range s.slots { // who holds every slot knows that nothing is in flight
-		if _, err := s.takeSlot(ctx); err != nil {
+		if _, err := s.takeSlot(ctx, nil); err != nil {
 			return err
 		}
 	}
