@@ -142,10 +142,11 @@ func newCommand(k Kind) Command {
 // formatOf returns the format version that brought kind k, or its present content.
 func formatOf(Kind) uint16 { return 1 }
 
-// gate refuses commands that not every station may understand yet.
-func (x *tx) gate(c Command) error {
+// Allows refuses, KindUnavailable, a command that not every station may understand yet. Whoever proposes asks it
+// first: a station with an older program would stop at such an entry. Apply asks again.
+func (v View) Allows(c Command) error {
 	have := uint32(1)
-	if row := x.Cluster(); row != nil {
+	if row := v.Cluster(); row != nil {
 		have = row.FormatVersion
 	}
 	if need := uint32(formatOf(c.Kind())); need > have {

@@ -137,7 +137,7 @@ func (m *Machine) run(index san.Index, cmd Command) (Result, error) {
 }
 
 func (x *tx) run(cmd Command) (string, error) {
-	if err := x.gate(cmd); err != nil {
+	if err := x.Allows(cmd); err != nil {
 		return "", err
 	}
 	return cmd.apply(x)

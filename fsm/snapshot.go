@@ -137,5 +137,8 @@ func (m *Machine) readRow(in *codec.SnapshotReader, t Table, txn *memdb.Txn) err
 	if err := in.Row(r); err != nil {
 		return err
 	}
+	if c, ok := r.(*Cluster); ok && c.FormatVersion > FormatVersion {
+		return fmt.Errorf("the cluster uses log format %d, this program reads up to %d: %w", c.FormatVersion, FormatVersion, codec.ErrNewer)
+	}
 	return txn.Insert(t.String(), r)
 }
