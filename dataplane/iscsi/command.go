@@ -76,9 +76,7 @@ func (s *session) scsiCommand(b *pdu.BHS, ahs []byte, whole *pdu.PDU) error {
 	if h.Write && h.ExpectedLength > 0 {
 		return s.beginWrite(c, &h, b, n, whole)
 	}
-	s.mu.Lock()
-	s.enqueueRead(c)
-	s.mu.Unlock()
+	s.beginRead(c)
 	return nil
 }
 
@@ -268,6 +266,7 @@ func (s *session) solicit(c *command) (asked bool) {
 
 // dataOut takes a Data-Out PDU (RFC 7143 §11.7). Data of a command that is not there
 // (any more) is read and forgotten: it may have been aborted while data was on its way.
+// Data out of place ends its command, or the session where that executes already.
 func (s *session) dataOut(b *pdu.BHS) error {
 	var h pdu.DataOut
 	h.Decode(b)
@@ -278,10 +277,18 @@ func (s *session) dataOut(b *pdu.BHS) error {
 		s.mu.Unlock()
 		return s.reader.Discard(int(n))
 	}
-	if what := c.misplaced(&h, n, s.params.FirstBurstLength); what != "" {
+	what := c.misplaced(&h, n, s.params.FirstBurstLength)
+	if what != "" && c.phase >= phaseWaiting {
 		s.mu.Unlock()
 		s.reject(b, pdu.RejectProtocolError)
 		return &protocolError{what}
+	}
+	if what != "" {
+		c.filling = true // nobody else may end it now
+		s.unwait(c)
+		s.mu.Unlock()
+		s.complete(c, checkCondition(cdb.KeyAbortedCommand, cdb.ASCDataPhaseError))
+		return s.reader.Discard(int(n))
 	}
 	c.filling = true
 	s.mu.Unlock()

@@ -111,8 +111,10 @@ func (s *session) giveRoom(n int) (asked bool) {
 	return asked
 }
 
-// enqueueRead queues a command without data-out once there is room for its data-in. s.mu is held.
-func (s *session) enqueueRead(c *command) {
+// beginRead queues a command without data-out once there is room for its data-in.
+func (s *session) beginRead(c *command) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if n := c.task.DataInLimit; n == 0 || s.reserve(c, n) {
 		s.enqueue(c)
 		return
@@ -124,7 +126,7 @@ func (s *session) enqueueRead(c *command) {
 // enqueue hands a command to a worker. s.mu is held.
 func (s *session) enqueue(c *command) {
 	c.phase = phaseQueued
-	if c.write {
+	if c.buf != nil {
 		c.task.DataOut = c.buf.b[:c.expected]
 	}
 	s.runQueue.push(c)
