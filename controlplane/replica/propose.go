@@ -16,11 +16,15 @@ import (
 // may yet happen; repeating it with the same request id is safe. Any other kind is the state machine's
 // refusal, which is Result.Err too, or a command that can't be encoded.
 func (r *Replica) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {
-	entry, err := fsm.Encode(c)
-	if err != nil {
+	if err := r.mayLead(ctx); err != nil {
 		return fsm.Result{}, err
 	}
-	if err := r.mayLead(ctx); err != nil {
+	// A station with an older program would halt at a command that it can't read.
+	if err := r.View().Allows(c); err != nil {
+		return fsm.Result{}, err
+	}
+	entry, err := fsm.Encode(c)
+	if err != nil {
 		return fsm.Result{}, err
 	}
 	if !r.calls.enter() {
