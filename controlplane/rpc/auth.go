@@ -96,7 +96,7 @@ func byToken(header string, v fsm.View) (access.Principal, error) {
 
 // byCertificate refuses certificates of parts that are no longer in the tables.
 func byCertificate(p identity.Peer, v fsm.View) (access.Principal, error) {
-	known, approved := p.Role == san.RoleStation, false
+	known, approved := p.Role == san.RoleStation && stationKnown(p, v), false
 	switch p.Role {
 	case san.RoleUnit:
 		if u := v.Unit(san.UnitID(p.ID)); u != nil {
@@ -115,3 +115,9 @@ func byCertificate(p identity.Peer, v fsm.View) (access.Principal, error) {
 
 // name is how the caller appears in the audit and as the owner of request ids.
 func (c Caller) name() string { return c.Principal.String() }
+
+// stationKnown refuses stations that were removed. While the tables are still empty (the
+// bootstrap) every station with a certificate counts.
+func stationKnown(p identity.Peer, v fsm.View) bool {
+	return v.Cluster() == nil || v.Station(san.StationID(p.ID)) != nil
+}

@@ -108,9 +108,9 @@ func (c *Config) Check() error {
 	switch {
 	case c.Stations != 1 && c.Stations != 3 && c.Stations != 5:
 		return san.Errorf(san.KindInvalid, "--stations %d is not 1, 3 or 5", c.Stations)
-	case c.Units < 1 || c.Units > 64:
-		return san.Errorf(san.KindInvalid, "--units %d is not between 1 and 64", c.Units)
-	case c.SpareUnits < 0 || c.SpareUnits >= c.Units:
+	case c.Units < 0 || c.Units > 64:
+		return san.Errorf(san.KindInvalid, "--units %d is not between 0 and 64", c.Units)
+	case c.SpareUnits < 0 || c.SpareUnits > 0 && c.SpareUnits >= c.Units:
 		return san.Errorf(san.KindInvalid, "--spare-units %d must leave at least one of %d units", c.SpareUnits, c.Units)
 	case c.Hosts < 0 || c.Hosts > 64:
 		return san.Errorf(san.KindInvalid, "--hosts %d is not between 0 and 64", c.Hosts)
