@@ -18,9 +18,14 @@ func (s *Session) refusalNow() error {
 	return s.refusal()
 }
 
-// Each of these breaks the protocol while a read or a write of 4096 bytes is in flight: the
-// session ends, says how, and the request fails.
-func TestHostileAnswers(t *testing.T) {
+// hostileAnswer breaks the protocol while a read or a write of 4096 bytes is in flight.
+type hostileAnswer struct {
+	name  string
+	write bool
+	act   func(g *scripted, itt uint32)
+}
+
+func hostileAnswers() []hostileAnswer {
 	dataIn := func(edit func(*pdu.DataIn), n int) func(*scripted, uint32) {
 		return func(g *scripted, itt uint32) {
 			h := pdu.DataIn{ITT: itt, TTT: pdu.NoTag}
@@ -35,11 +40,7 @@ func TestHostileAnswers(t *testing.T) {
 		return func(g *scripted, itt uint32) { g.send(h, make([]byte, n)) }
 	}
 	none := func(*pdu.DataIn) {}
-	for _, c := range []struct {
-		name  string
-		write bool
-		act   func(g *scripted, itt uint32)
-	}{
+	return []hostileAnswer{
 		{"more data than asked for", false, dataIn(none, 4097)},
 		{"data beyond the end", false, func(g *scripted, itt uint32) {
 			dataIn(none, 4096)(g, itt)
@@ -87,7 +88,12 @@ func TestHostileAnswers(t *testing.T) {
 			(&pdu.SCSICommand{ITT: itt}).Encode(&b)
 			g.send(&pdu.Reject{Reason: pdu.RejectProtocolError}, b[:])
 		}},
-	} {
+	}
+}
+
+// Each hostile answer ends the session, which says how, and the request fails.
+func TestHostileAnswers(t *testing.T) {
+	for _, c := range hostileAnswers() {
 		t.Run(c.name, func(t *testing.T) {
 			keys := []pdu.KeyValue{kv("ImmediateData", "No"), kv("MaxBurstLength", "2048"), kv("MaxRecvDataSegmentLength", "8192")}
 			s := dialScripted(t, Limits{MaxRecvDataSegmentBytes: 8192}, keys, func(g *scripted) {
