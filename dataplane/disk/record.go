@@ -215,16 +215,20 @@ func (r *Record) replace(cell []byte, slot int) error {
 func (r *Record) Remove() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, name := range []string{r.name + recordNewSuffix, r.file()} {
-		if err := r.dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// Whatever comes of it: a later Save makes the file anew, which is right whether or
+	// not it is still there.
+	r.payload = nil
+	return RemoveRecord(r.dir, r.name)
+}
+
+// RemoveRecord is Remove for a record that can't be opened because it is damaged.
+func RemoveRecord(dir Dir, name string) error {
+	for _, file := range []string{name + recordNewSuffix, name + recordSuffix} {
+		if err := dir.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if err := r.dir.Sync(); err != nil {
-		return err
-	}
-	r.payload = nil
-	return nil
+	return dir.Sync()
 }
 
 // writeFull writes all of b; a short count without an error is one.
