@@ -1,6 +1,10 @@
 package scsi
 
-import "github.com/sandbar-san/sandbar/internal/cdb"
+import (
+	"encoding/binary"
+
+	"github.com/sandbar-san/sandbar/internal/cdb"
+)
 
 // testUnitReady is TEST UNIT READY (SPC-4 §6.47).
 func (lu *LU) testUnitReady(r request) Result {
@@ -94,4 +98,16 @@ func (lu *LU) readCapacity16(r request) Result {
 		Provisioned: true, ReadZeros: true,
 	}.Encode16()
 	return r.parameterData(data, cdb.Allocation(r.CDB))
+}
+
+// getLBAStatus is GET LBA STATUS (SBC-3 §5.4). A Store does not tell what it holds space
+// for, so every block counts as mapped, which is always safe: an initiator reads it
+// instead of taking it for zeros. The one run ends where its 32 bits or the volume do.
+func (lu *LU) getLBAStatus(r request) Result {
+	lba, capacity := binary.BigEndian.Uint64(r.CDB[2:]), lu.blocks()
+	if lba >= capacity {
+		return check(cdb.KeyIllegalRequest, cdb.ASCLBAOutOfRange)
+	}
+	run := cdb.LBAStatus{LBARange: cdb.LBARange{LBA: lba, Blocks: uint32(min(capacity-lba, 1<<32-1))}}
+	return r.parameterData(cdb.AppendLBAStatus(nil, []cdb.LBAStatus{run}), cdb.Allocation(r.CDB))
 }

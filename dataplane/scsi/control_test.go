@@ -109,6 +109,9 @@ func TestRefusedFields(t *testing.T) {
 	} {
 		want(t, name, r.do(c, make([]byte, 64), 1024), cdb.KeyIllegalRequest, cdb.ASCInvalidFieldInCDB)
 	}
+	for _, lba := range []uint64{64, 65, math.MaxUint64} {
+		want(t, "GET LBA STATUS", r.do(cdb.GetLBAStatus(lba, 24), nil, 24), cdb.KeyIllegalRequest, cdb.ASCLBAOutOfRange)
+	}
 	saved := cdb.ModeSense6(0x3f, 0, false, 255)
 	saved[2] |= 0xc0
 	want(t, "saved mode pages", r.do(saved, nil, 255), cdb.KeyIllegalRequest, cdb.ASCSavingParametersNotSupported)

@@ -60,6 +60,7 @@ func TestGoldenAnswers(t *testing.T) {
 		{"MODE SENSE (6) all, no descriptors", 512, cdb.ModeSense6(0x3f, 0, true, 255), "2f 00 10 00" + goldenPages},
 		{"MODE SENSE (10) all and subpages, 4096", 4096, cdb.ModeSense10(0x3f, 0xff, false, 512), "003a 00 10 00 00 0008 00000040 00001000" + goldenPages},
 		{"MODE SENSE (6) caching", 512, cdb.ModeSense6(0x08, 0, true, 255), "17 00 10 00 08 12 04" + zeros(17)},
+		{"GET LBA STATUS", 512, cdb.GetLBAStatus(60, 512), "00000014 00000000 000000000000003c 00000004 00 000000"},
 		{"REPORT LUNS", 512, cdb.ReportLUNs(4096), "00000008 00000000 0000000000000000"},
 		{"REQUEST SENSE", 512, cdb.RequestSense(252), "70 00 00 00000000 0a" + zeros(10)},
 		{"opcodes, READ (16)", 512, cdb.ReportSupportedOpcode(1, 0x88, 0, false, 512), "00 03 0010 88 f8 ffffffffffffffff ffffffff 1f 04"},
@@ -102,7 +103,7 @@ func TestTrimming(t *testing.T) {
 		"REPORT LUNS":         {func(n int) cdb.CDB { return cdb.ReportLUNs(uint32(n)) }, 16, 16},
 		"REQUEST SENSE":       {func(n int) cdb.CDB { return cdb.RequestSense(uint8(n)) }, 18, 0},
 		"opcodes, one":        {func(n int) cdb.CDB { return cdb.ReportSupportedOpcode(1, 0x12, 0, false, uint32(n)) }, 10, 0},
-		"opcodes, all":        {func(n int) cdb.CDB { return cdb.ReportSupportedOpcode(0, 0, 0, true, uint32(n)) }, 4 + 20*36, 0},
+		"opcodes, all":        {func(n int) cdb.CDB { return cdb.ReportSupportedOpcode(0, 0, 0, true, uint32(n)) }, 4 + 20*37, 0},
 		"INQUIRY absent LUN":  {func(n int) cdb.CDB { return cdb.Inquiry(uint16(n)) }, 74, 0},
 		"READ CAPACITY (10) ": {func(int) cdb.CDB { return cdb.ReadCapacity10() }, 8, 8},
 	} {
@@ -186,6 +187,9 @@ func TestHugeCapacity(t *testing.T) {
 	}
 	if res := r.do(cdb.ReadCapacity16(12), nil, 12); !bytes.Equal(res.DataIn, unhex(t, "00000001ffffffff 00000200")) {
 		t.Errorf("READ CAPACITY (16): % x", res.DataIn)
+	}
+	if res := r.do(cdb.GetLBAStatus(1, 24), nil, 24); !bytes.Equal(res.DataIn[8:20], unhex(t, "0000000000000001 ffffffff")) {
+		t.Errorf("GET LBA STATUS: % x", res.DataIn)
 	}
 	if res := r.do(cdb.ModeSense6(0x3f, 0, false, 12), nil, 12); !bytes.Equal(res.DataIn[4:], unhex(t, "ffffffff 00000200")) {
 		t.Errorf("MODE SENSE: % x", res.DataIn)

@@ -83,6 +83,8 @@ func controlCommands() []command {
 		{op: cdb.OpModeSense10, usage: "\x08\xff\xff\x00\x00\x00\xff\xff\x04", run: (*LU).modeSense},
 		{op: cdb.OpServiceActionIn16, action: cdb.SAIReadCapacity16, hasAction: true,
 			usage: "\x1f\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", run: (*LU).readCapacity16},
+		{op: cdb.OpServiceActionIn16, action: cdb.SAIGetLBAStatus, hasAction: true,
+			usage: "\x1f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", run: (*LU).getLBAStatus},
 		{op: cdb.OpReportLUNs, usage: "\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", duringAttention: true, run: (*LU).reportLUNs},
 		{op: cdb.OpMaintenanceIn, action: cdb.MIReportSupportedOpcodes, hasAction: true,
 			usage: "\x1f\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", run: (*LU).reportOpcodes},
