@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
+	"github.com/sandbar-san/sandbar/api/gen/sandbar/v1/sandbarv1connect"
+	"github.com/sandbar-san/sandbar/cmd/sandbar/internal/output"
+	"github.com/sandbar-san/sandbar/san"
+)
+
+type unitClient = sandbarv1connect.UnitServiceClient
+
+func (a *App) unitCommand() *cobra.Command {
+	return noun("unit", "Show and approve units; run a unit",
+		a.unitList(), a.unitShow(), a.unitApprove(), a.unitSet())
+}
+
+func (a *App) unitList() *cobra.Command {
+	return a.verb("list", "List all units, by id", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+		resp, err := ask(ctx, s, s.api.Units, unitClient.ListUnits, &pb.ListUnitsRequest{})
+		if err != nil {
+			return err
+		}
+		return s.out.Print(resp, func(p *output.Page) { drawUnits(p, resp.Units) })
+	})
+}
+
+func (a *App) unitShow() *cobra.Command {
+	return a.verb("show UNIT", "Show a unit with its media and volumes", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+		resp, err := ask(ctx, s, s.api.Units, unitClient.GetUnit, &pb.GetUnitRequest{Id: args[0]})
+		if err != nil {
+			return err
+		}
+		return s.out.Print(resp.Unit, func(p *output.Page) { drawUnit(p, resp.Unit) })
+	})
+}
+
+func (a *App) unitApprove() *cobra.Command {
+	return a.verb("approve UNIT", "Let a pending unit into the pool", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+		resp, err := ask(ctx, s, s.api.Units, unitClient.ApproveUnit, &pb.ApproveUnitRequest{RequestId: s.requestID, Id: args[0]})
+		if err != nil {
+			return err
+		}
+		return s.out.Print(resp.Unit, func(p *output.Page) { drawUnit(p, resp.Unit) })
+	})
+}
+
+func (a *App) unitSet() *cobra.Command {
+	var spare bool
+	var labels map[string]string
+	var c *cobra.Command
+	c = a.verb("set UNIT [--spare=true|false] [--label KEY=VALUE]", "Change what is decided of a unit", cobra.ExactArgs(1),
+		func(ctx context.Context, s *session, args []string) error {
+			req := &pb.SetUnitRequest{RequestId: s.requestID, Id: args[0], Labels: labels}
+			if c.Flags().Changed("spare") {
+				req.Spare = &spare
+			}
+			if req.Spare == nil && len(labels) == 0 {
+				return san.Errorf(san.KindInvalid, "nothing to set; give --spare, --spare=false or --label KEY=VALUE")
+			}
+			resp, err := ask(ctx, s, s.api.Units, unitClient.SetUnit, req)
+			if err != nil {
+				return err
+			}
+			return s.out.Print(resp.Unit, func(p *output.Page) { drawUnit(p, resp.Unit) })
+		})
+	c.Flags().BoolVar(&spare, "spare", false, "keep it free of volumes, to replace a lost unit")
+	c.Flags().StringToStringVar(&labels, "label", nil, "KEY=VALUE to set, KEY= to remove; repeatable")
+	return c
+}
+
+func (a *App) poolCommand() *cobra.Command {
+	show := a.verb("show", "Sum up units, media and room", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+		resp, err := ask(ctx, s, s.api.Units, unitClient.GetPool, &pb.GetPoolRequest{})
+		if err != nil {
+			return err
+		}
+		return s.out.Print(resp, func(p *output.Page) { drawPool(p, resp) })
+	})
+	return noun("pool", "Show the virtual storage pool", show)
+}

@@ -1,0 +1,49 @@
+// Command sandbar is the whole product in one binary: the daemons (station run, unit run,
+// host run) and the operator's commands.
+//
+// It owns the process: its signals, its exit code, and where settings come from. All
+// else is the business of the packages that it starts; it must never hold a rule of theirs.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/sandbar-san/sandbar/cmd/sandbar/internal/cli"
+	"github.com/sandbar-san/sandbar/controlplane"
+)
+
+// version is set by the build.
+var version string
+
+func main() {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		// The first signal asks for a good end, the second for one at once.
+		<-signals
+		cancel()
+		<-signals
+		os.Exit(cli.ExitFailed)
+	}()
+	app := cli.App{
+		Version: buildVersion(), Stdout: os.Stdout, Stderr: os.Stderr,
+		Station: controlplane.Run,
+	}
+	os.Exit(app.Run(ctx, os.Args[1:]))
+}
+
+// buildVersion falls back on what the Go command noted.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
