@@ -87,17 +87,12 @@ func (lu *LU) readCapacity10(r request) Result {
 	return r.parameterData(data, cdb.Capacity10Length)
 }
 
-// readCapacity16 is READ CAPACITY (16) (SBC-3 §5.16). gotgt's lacks LBPRZ and half of the data.
+// readCapacity16 is READ CAPACITY (16) (SBC-3 §5.16). gotgt's lacks LBPRZ and half of
+// the data. The physical block is the logical one; what size a medium likes best, the
+// block limits page tells as the optimal granularity.
 func (lu *LU) readCapacity16(r request) Result {
-	exponent := uint8(0)
-	for size := lu.cfg.BlockSizeBytes; size < physicalBlockBytes; size <<= 1 {
-		exponent++
-	}
-	data := cdb.Capacity{
-		LastLBA: lu.blocks() - 1, BlockSizeBytes: lu.cfg.BlockSizeBytes, PhysicalExponent: exponent,
-		Provisioned: true, ReadZeros: true,
-	}.Encode16()
-	return r.parameterData(data, cdb.Allocation(r.CDB))
+	data := cdb.Capacity{LastLBA: lu.blocks() - 1, BlockSizeBytes: lu.cfg.BlockSizeBytes, Provisioned: true, ReadZeros: true}
+	return r.parameterData(data.Encode16(), cdb.Allocation(r.CDB))
 }
 
 // getLBAStatus is GET LBA STATUS (SBC-3 §5.4). A Store does not tell what it holds space

@@ -54,7 +54,7 @@ func TestGoldenAnswers(t *testing.T) {
 		{"VPD B2", 512, cdb.InquiryVPD(0xb2, 255), "00 b2 0004 00 e4 02 00"},
 		{"READ CAPACITY (10)", 512, cdb.ReadCapacity10(), "0000003f 00000200"},
 		{"READ CAPACITY (10), 4096", 4096, cdb.ReadCapacity10(), "0000003f 00001000"},
-		{"READ CAPACITY (16)", 512, cdb.ReadCapacity16(32), "000000000000003f 00000200 00 03 c000" + zeros(16)},
+		{"READ CAPACITY (16)", 512, cdb.ReadCapacity16(32), "000000000000003f 00000200 00 00 c000" + zeros(16)},
 		{"READ CAPACITY (16), 4096", 4096, cdb.ReadCapacity16(32), "000000000000003f 00001000 00 00 c000" + zeros(16)},
 		{"MODE SENSE (6) all", 512, cdb.ModeSense6(0x3f, 0, false, 255), "37 00 10 08 00000040 00000200" + goldenPages},
 		{"MODE SENSE (6) all, no descriptors", 512, cdb.ModeSense6(0x3f, 0, true, 255), "2f 00 10 00" + goldenPages},

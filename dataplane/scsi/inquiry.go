@@ -120,7 +120,7 @@ func scsiName(name string) []byte {
 
 // Limits that the block limits page tells and the handlers hold to.
 const (
-	physicalBlockBytes   = 4096
+	granularityBytes     = 4096
 	optimalTransferBytes = 1 << 20
 	maxUnmapBlocks       = 1 << 20
 	maxUnmapDescriptors  = 256
@@ -129,15 +129,15 @@ const (
 
 // blockLimits are the limits for a block size.
 func blockLimits(blockSizeBytes uint32) cdb.BlockLimits {
-	perPhysical := max(1, physicalBlockBytes/blockSizeBytes)
+	granularity := max(1, granularityBytes/blockSizeBytes)
 	return cdb.BlockLimits{
 		WriteSameNonZero:   true,
 		MaxCompareAndWrite: maxCompareBlocks,
-		OptimalGranularity: uint16(perPhysical),
+		OptimalGranularity: uint16(granularity),
 		MaxTransfer:        MaxTransferBytes / blockSizeBytes,
 		OptimalTransfer:    optimalTransferBytes / blockSizeBytes,
 		MaxUnmap:           maxUnmapBlocks, MaxUnmapDescriptors: maxUnmapDescriptors,
-		UnmapGranularity: perPhysical, UnmapAlignmentValid: true,
+		UnmapGranularity: granularity, UnmapAlignmentValid: true,
 		MaxWriteSame: MaxTransferBytes / uint64(blockSizeBytes),
 	}
 }
