@@ -174,7 +174,7 @@ func (l *life) goOn() error {
 }
 
 func TestPowerCutAtEveryOperation(t *testing.T) {
-	seeds := uint64(10)
+	seeds := uint64(6)
 	if testing.Short() {
 		seeds = 3
 	}
@@ -220,7 +220,7 @@ func (l *life) finish(t *testing.T, when string) {
 // A kill of the process loses nothing, but its successor starts on half-made changes
 // that are in the cache only, and the power may go soon after.
 func TestKillThenPowerCut(t *testing.T) {
-	for k, done := 1, false; !done; k++ {
+	for k, done := 1, false; !done; k += 2 {
 		for cut := 2; cut <= 14; cut += 4 {
 			l := newLife(t)
 			l.power.CutAt(l.power.Ops() + k)

@@ -49,7 +49,7 @@ func (m *Manager) Create(ctx context.Context, spec Spec) (*Replica, error) {
 	return e.replica, nil
 }
 
-// begin writes the record that says what is about to be made.
+// begin takes up a volume that is not here yet.
 func (m *Manager) begin(e *entry, spec Spec) error {
 	for _, md := range m.order {
 		if len(md.Extents(spec.ID)) > 0 {
@@ -60,25 +60,14 @@ func (m *Manager) begin(e *entry, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	payload, err := encodeRecord(spec, StateCreating)
-	if err != nil {
-		return err
-	}
-	// Whether or not it gets to the disk, from now on there may be a record.
 	m.set(func() { e.record, e.spec, e.state = rec, spec, StateCreating })
-	if err := rec.Save(payload); err != nil {
-		if undoErr := m.undo(e); undoErr != nil {
-			m.log.Warn("a creation that failed can't be undone yet; creating or deleting the volume again finishes it", "volume", spec.ID, "error", undoErr)
-		}
-		return err
-	}
 	return nil
 }
 
-// build allocates the extents and declares the replica ready.
+// build writes the record, unless an earlier attempt did, allocates the extents and
+// declares the replica ready.
 func (m *Manager) build(ctx context.Context, e *entry) error {
 	if _, err := e.record.Load(); err != nil {
-		// An attempt that failed may have left no record; nothing goes before it.
 		payload, err := encodeRecord(e.spec, StateCreating)
 		if err != nil {
 			return err
