@@ -27,6 +27,8 @@ const (
 	maxStreams = 4096
 	// queueLength bounds what one agent may report ahead of what is committed.
 	queueLength = 64
+	// lostQueue bounds the lost streams that the leader is not told of yet.
+	lostQueue = 256
 )
 
 // Submitter hands messages of agents to the leader, wherever it is, and returns once they
@@ -59,6 +61,8 @@ type Hub struct {
 
 	mu   sync.Mutex
 	live map[agentKey]*session
+
+	lost chan *pb.AgentMessage
 }
 
 type agentKey struct {
@@ -68,7 +72,23 @@ type agentKey struct {
 
 // NewHub makes a Hub.
 func NewHub(cfg HubConfig) *Hub {
-	return &Hub{cfg: cfg, live: map[agentKey]*session{}}
+	return &Hub{cfg: cfg, live: map[agentKey]*session{}, lost: make(chan *pb.AgentMessage, lostQueue)}
+}
+
+// Run tells the leader of lost streams until ctx ends.
+func (h *Hub) Run(ctx context.Context) error {
+	for {
+		select {
+		case m := <-h.lost:
+			tctx, cancel := context.WithTimeout(ctx, HeartbeatLease)
+			if err := h.cfg.Submit.Submit(tctx, m); err != nil && ctx.Err() == nil {
+				h.cfg.Log.Info("a lost stream could not be told to the leader", "role", m.Role, "id", m.Id, "err", err)
+			}
+			cancel()
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // Ages tells how long ago each agent that holds a stream to this station was heard.

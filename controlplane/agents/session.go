@@ -253,14 +253,13 @@ func (s *session) sendFull(d *desired, v fsm.View) error {
 	return nil
 }
 
-// lost tells the leader that the stream ended without a goodbye: a hint to probe. If it
-// can't be told, its own rounds find out.
+// lost has the leader told that the stream ended without a goodbye: a hint to probe. When
+// many are lost at once some hints may be dropped; the leader's own rounds find those.
 func (s *session) lost() {
-	ctx, cancel := context.WithTimeout(context.Background(), HeartbeatLease)
-	defer cancel()
 	m := s.message()
 	m.Message = &pb.AgentMessage_StreamLost{StreamLost: &pb.StreamLost{}}
-	if err := s.hub.cfg.Submit.Submit(ctx, m); err != nil {
-		s.hub.cfg.Log.Info("a lost stream could not be told to the leader", "role", s.key.role, "id", s.key.id, "err", err)
+	select {
+	case s.hub.lost <- m:
+	default:
 	}
 }
