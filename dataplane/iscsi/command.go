@@ -29,7 +29,6 @@ type command struct {
 	roomy   bool // the budget has been granted (or is not needed)
 	aborted bool
 	waits   []*barrier
-	special func() // work that is no command of an initiator; see session.post
 
 	// Solicited data: r2ts are those open, in the order in which they must be answered.
 	solicited uint32 // data up to here has been asked for

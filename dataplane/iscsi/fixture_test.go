@@ -1,11 +1,13 @@
 package iscsi
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +26,8 @@ const (
 
 // memoryLU is a logical unit in memory that knows READ(16), WRITE(16) and TEST UNIT READY.
 type memoryLU struct {
-	data []byte
+	dataMu sync.RWMutex
+	data   []byte
 	// hold, when set, is asked before each command and may block it.
 	hold func(ctx context.Context, t *scsi.Task)
 
@@ -66,8 +69,11 @@ func (m *memoryLU) ClearedByAnother(*scsi.Nexus) {
 func (m *memoryLU) Execute(ctx context.Context, t *scsi.Task) scsi.Result {
 	m.count(1)
 	defer m.count(-1)
-	if m.hold != nil {
-		m.hold(ctx, t)
+	m.mu.Lock()
+	hold := m.hold
+	m.mu.Unlock()
+	if hold != nil {
+		hold(ctx, t)
 	}
 	if ctx.Err() != nil {
 		return scsi.Result{Status: cdb.StatusTaskAborted}
@@ -84,10 +90,27 @@ func (m *memoryLU) Execute(ctx context.Context, t *scsi.Task) scsi.Result {
 		return checkCondition(cdb.KeyIllegalRequest, cdb.ASCLBAOutOfRange)
 	}
 	if t.CDB[0] == 0x8a {
+		m.dataMu.Lock()
+		defer m.dataMu.Unlock()
 		copy(m.data[off:off+n], t.DataOut)
 		return scsi.Result{DataOutTotal: n}
 	}
-	return scsi.Result{DataIn: m.data[off : off+min(n, t.DataInLimit)], DataInTotal: n}
+	m.dataMu.RLock()
+	defer m.dataMu.RUnlock()
+	return scsi.Result{DataIn: bytes.Clone(m.data[off : off+min(n, t.DataInLimit)]), DataInTotal: n}
+}
+
+func (m *memoryLU) setHold(f func(context.Context, *scsi.Task)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hold = f
+}
+
+// seen returns how many commands are running and how many ran at a time.
+func (m *memoryLU) seen() (running, most int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.running, m.most
 }
 
 func (m *memoryLU) count(d int) {
@@ -105,11 +128,17 @@ type directory struct {
 	refuse error
 	admit  func(Admission) Admission
 	asked  int
+	many   int // targets to be discovered
 }
 
 func (d *directory) Discover(initiator string, _ netip.Addr) []Target {
 	if initiator != goodInitiator {
 		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.many > 0 {
+		return slices.Repeat([]Target{{Name: someTarget, Portals: []string{"127.0.0.1:3260,1"}}}, d.many)
 	}
 	return []Target{{Name: someTarget, Portals: []string{"127.0.0.1:3260,1", "[::1]:3260,1"}}}
 }
@@ -140,10 +169,10 @@ func (d *directory) Admit(target, initiator string, _ netip.Addr) (Admission, er
 	return a, nil
 }
 
-func (d *directory) deny(err error) {
+func (d *directory) set(change func(*directory)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.refuse = err
+	change(d)
 }
 
 // rig is a server on a free port with one target.
@@ -178,8 +207,8 @@ func newRig(t testing.TB, limits Limits) *rig {
 		if err := <-ended; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		if r.lu.nexuses != 0 || r.lu.running != 0 || len(srv.Sessions()) != 0 {
-			t.Errorf("left behind: %d nexuses, %d commands, %d sessions", r.lu.nexuses, r.lu.running, len(srv.Sessions()))
+		if running, _ := r.lu.seen(); r.lu.nexuses != 0 || running != 0 || len(srv.Sessions()) != 0 {
+			t.Errorf("left behind: %d nexuses, %d commands, %d sessions", r.lu.nexuses, running, len(srv.Sessions()))
 		}
 	})
 	t.Cleanup(r.stop)

@@ -130,28 +130,23 @@ func (s *session) enqueue(c *command) {
 		c.task.DataOut = c.buf.b[:c.expected]
 	}
 	s.runQueue.push(c)
-	s.wake()
-}
-
-// post has f done by a worker of this session, for callers that must not wait for this
-// session's connection. When the session is ending f is forgotten.
-func (s *session) post(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.dying {
-		s.runQueue.push(&command{special: f})
-		s.wake()
-	}
-}
-
-// wake sees to it that somebody works on the queue. s.mu is held.
-func (s *session) wake() {
 	switch {
 	case s.idle > 0:
 		s.work.Signal()
 	case s.workers < s.limits.ParallelCommands && !s.dying:
 		s.workers++
 		s.workerDone.Go(s.worker)
+	}
+}
+
+// post has f done on a goroutine of this session's, for callers that must not wait for this
+// session's connection. It is no worker's job: those may all be waiting for the device.
+// When the session is ending f is forgotten.
+func (s *session) post(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.dying {
+		s.workerDone.Go(f)
 	}
 }
 
@@ -172,11 +167,7 @@ func (s *session) worker() {
 		c := s.runQueue.pop()
 		c.phase = phaseRunning
 		s.mu.Unlock()
-		if c.special != nil {
-			c.special()
-		} else {
-			s.complete(c, s.execute(c))
-		}
+		s.complete(c, s.execute(c))
 		s.mu.Lock()
 	}
 }

@@ -137,7 +137,7 @@ func (s *session) functionEnds(h *pdu.TaskRequest, response uint8) {
 	})
 }
 
-// unlockOther lets another session's lock go. What it may have to send is for its own workers.
+// unlockOther lets another session's lock go. What it may have to send is for a goroutine of its own.
 func (s *session) unlockOther(other *session, gone []*barrier) {
 	if other == s {
 		s.unlockAndTell(gone)
