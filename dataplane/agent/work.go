@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/sandbar-san/sandbar/san"
+)
+
+// serve makes one volume what was told, as far as that can be done now.
+func (a *Agent) serve(ctx context.Context, id san.VolumeID) {
+	a.mu.Lock()
+	e := a.entries[id]
+	s := situation{told: a.book.volumes[id], kept: e.kept, shown: e.shown}
+	a.mu.Unlock()
+	// Only this goroutine changes kept and shown while e is running.
+	var err error
+	for _, st := range plan(s) {
+		if err = a.do(ctx, e, s, st); err != nil {
+			a.failed(ctx, s, st, err)
+			break
+		}
+	}
+	if err == nil {
+		err = a.tidy(e)
+	}
+	a.finish(ctx, id, e, s, err)
+}
+
+// do carries out one step.
+func (a *Agent) do(ctx context.Context, e *entry, s situation, st step) error {
+	switch st.op {
+	case opHide:
+		a.cfg.Gate.Hide(s.Volume, st.host)
+		delete(e.shown, st.host)
+	case opClose:
+		return a.closeSessions(ctx, s.Volume, st.host, st.grant)
+	case opKeep:
+		if err := a.store.save(s.Record); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		e.kept = s.Record
+		a.mu.Unlock()
+	case opDelete:
+		if err := a.closeSessions(ctx, s.Volume, "", nil); err != nil {
+			return err
+		}
+		a.cfg.Gate.Forget(s.Volume)
+		return a.cfg.Volumes.Delete(ctx, s.Volume)
+	case opCreate:
+		return a.cfg.Volumes.Create(ctx, *s.Spec)
+	case opShow:
+		if err := a.cfg.Gate.Show(*st.grant); err != nil {
+			return err
+		}
+		e.shown[st.host] = st.grant
+	case opReport:
+		a.cfg.Report(st.report)
+	}
+	return nil
+}
+
+func (a *Agent) closeSessions(ctx context.Context, v san.VolumeID, h san.HostID, covers *Grant) error {
+	ctx, cancel := context.WithTimeout(ctx, closeWait)
+	defer cancel()
+	return a.cfg.Gate.Close(ctx, v, h, covers)
+}
+
+// failed tells the stations whom a step's failure concerns.
+func (a *Agent) failed(ctx context.Context, s situation, st step, err error) {
+	if ctx.Err() != nil {
+		return // the unit is shutting down; that is no failure of the volume
+	}
+	a.cfg.Log.Error("an order could not be carried out; it is tried again", "volume", s.Volume, "host", st.host, "err", err)
+	if st.op == opCreate || st.op == opDelete || st.op == opKeep && (s.Spec != nil || s.Purge) {
+		a.fail(s.Volume, "", 0, err)
+	}
+	for h, access := range s.Hosts {
+		concerned := st.host == h || st.host == ""
+		if concerned && access.State != Gone {
+			a.fail(s.Volume, h, access.Generation, err)
+		}
+	}
+}
+
+// tidy removes the record of a volume of which nothing needs to be remembered any more.
+func (a *Agent) tidy(e *entry) error {
+	a.mu.Lock()
+	over := a.over(e.kept.Volume)
+	a.mu.Unlock()
+	if !over || e.kept.Replica == nil && len(e.kept.Hosts) == 0 {
+		return nil
+	}
+	if err := a.store.forget(e.kept.Volume); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e.kept = Record{Volume: e.kept.Volume}
+	return nil
+}
+
+// over reports whether the floor on disk makes all that was told of a volume superfluous.
+func (a *Agent) over(id san.VolumeID) bool {
+	_, empty := a.book.volumes[id].without(a.book.kept)
+	return empty
+}
+
+// finish notes the outcome of one round, and forgets a volume that is no more.
+func (a *Agent) finish(ctx context.Context, id san.VolumeID, e *entry, s situation, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e.running = false
+	t := a.book.volumes[id]
+	switch {
+	case err == nil:
+		e.failures = 0
+		if t.Replica == s.Replica && t.Purge {
+			t.Purge = false // the very deletion that was told is done
+			a.book.volumes[id] = t
+		}
+	case ctx.Err() == nil:
+		e.failures++
+		e.retryAt = time.Now().Add(min(backoffMin<<min(e.failures-1, 10), backoffMax))
+	}
+	if e.again {
+		e.again = false
+		a.enqueue(id)
+		return
+	}
+	if err == nil && a.over(id) && len(e.shown) == 0 && e.kept.Replica == nil && len(e.kept.Hosts) == 0 {
+		delete(a.entries, id)
+		delete(a.book.volumes, id)
+	}
+}
