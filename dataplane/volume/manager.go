@@ -153,6 +153,9 @@ func (m *Manager) orphans() map[san.VolumeID]san.MediumID {
 // acquire waits for the right to change a volume, and makes its entry if there is none.
 func (m *Manager) acquire(ctx context.Context, id san.VolumeID) (*entry, error) {
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err // before an entry is made that nobody would forget again
+		}
 		m.mu.Lock()
 		if m.closed {
 			m.mu.Unlock()
