@@ -14,6 +14,8 @@ import (
 
 	"github.com/sandbar-san/sandbar/cmd/sandbar/internal/cli"
 	"github.com/sandbar-san/sandbar/controlplane"
+	"github.com/sandbar-san/sandbar/dataplane"
+	"github.com/sandbar-san/sandbar/hostlib/agent"
 )
 
 // version is set by the build.
@@ -32,7 +34,7 @@ func main() {
 	}()
 	app := cli.App{
 		Version: buildVersion(), Stdout: os.Stdout, Stderr: os.Stderr,
-		Station: controlplane.Run,
+		Station: controlplane.Run, Unit: dataplane.Run, Host: agent.Run,
 	}
 	os.Exit(app.Run(ctx, os.Args[1:]))
 }

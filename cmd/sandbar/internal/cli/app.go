@@ -11,6 +11,8 @@ import (
 
 	"github.com/sandbar-san/sandbar/cmd/sandbar/internal/output"
 	"github.com/sandbar-san/sandbar/controlplane"
+	"github.com/sandbar-san/sandbar/dataplane"
+	"github.com/sandbar-san/sandbar/hostlib/agent"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -20,6 +22,10 @@ type App struct {
 	Stdout, Stderr io.Writer
 	// Station runs a control station until ctx ends.
 	Station func(ctx context.Context, cfg controlplane.Config) error
+	// Unit runs a storage unit until ctx ends.
+	Unit func(ctx context.Context, cfg dataplane.Config) error
+	// Host runs a host's agent until ctx ends.
+	Host func(ctx context.Context, cfg agent.Config) error
 }
 
 // The exit codes.
@@ -145,9 +151,22 @@ func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	return c
 }
 
+// takes checks that there is one argument for each name.
+func takes(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return fmt.Errorf("'%s' needs %s", cmd.CommandPath(), strings.Join(names[len(args):], " and "))
+		case len(args) > len(names):
+			return fmt.Errorf("'%s' has no use for %q", cmd.CommandPath(), args[len(names)])
+		}
+		return nil
+	}
+}
+
 func (a *App) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: takes(),
 		RunE: runE(func(cmd *cobra.Command, _ []string) error {
 			p, err := a.printer(cmd)
 			if err != nil {

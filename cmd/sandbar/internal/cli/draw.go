@@ -100,7 +100,8 @@ func drawUnit(p *output.Page, u *pb.Unit) {
 		p.Table("Volumes", []string{"Name", "Start LBA", "Blocks", "End LBA", "Id"}, vols)
 	}
 	if len(u.OrphanVolumeIds) > 0 {
-		p.Line("\nOrphans, copies that no volume knows: %s", list(u.OrphanVolumeIds))
+		p.Line("")
+		p.Line("Orphans, copies that no volume knows: %s", list(u.OrphanVolumeIds))
 	}
 }
 
@@ -121,7 +122,8 @@ func drawStations(p *output.Page, l *pb.ListStationsResponse) {
 		rows = append(rows, []any{s.Id, leader, output.State(s.Suffrage), output.State(s.GossipStatus), s.ApiAddress, s.RaftAddress, s.GossipAddress, s.Version})
 	}
 	p.Table("", []string{"Id", "Leader", "Suffrage", "Gossip", "API", "Raft", "Gossip address", "Version"}, rows)
-	p.Line("\ncluster %s, term %d, index %d", l.ClusterId, l.Term, l.AppliedIndex)
+	p.Line("")
+	p.Line("cluster %s, term %d, index %d", l.ClusterId, l.Term, l.AppliedIndex)
 }
 
 func drawTokens(p *output.Page, tokens []*pb.Token) {

@@ -14,12 +14,12 @@ type hostClient = sandbarv1connect.HostServiceClient
 
 func (a *App) hostCommand() *cobra.Command {
 	return noun("host", "Register and show hosts; run a host's agent",
-		a.hostAdd(), a.hostList(), a.hostShow(), a.hostRemove())
+		a.hostRun(), a.hostAdd(), a.hostList(), a.hostShow(), a.hostRemove())
 }
 
 func (a *App) hostAdd() *cobra.Command {
 	var initiators, allowFrom []string
-	c := a.verb("add HOST --initiator NAME", "Register a host that runs no agent, by its initiator names", cobra.ExactArgs(1),
+	c := a.verb("add HOST --initiator NAME", "Register a host that runs no agent, by its initiator names", takes("HOST"),
 		func(ctx context.Context, s *session, args []string) error {
 			resp, err := ask(ctx, s, s.api.Hosts, hostClient.AddHost,
 				&pb.AddHostRequest{RequestId: s.requestID, Id: args[0], Initiators: initiators, AllowFrom: allowFrom})
@@ -35,7 +35,7 @@ func (a *App) hostAdd() *cobra.Command {
 }
 
 func (a *App) hostList() *cobra.Command {
-	return a.verb("list", "List all hosts, by id", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	return a.verb("list", "List all hosts, by id", takes(), func(ctx context.Context, s *session, _ []string) error {
 		resp, err := ask(ctx, s, s.api.Hosts, hostClient.ListHosts, &pb.ListHostsRequest{})
 		if err != nil {
 			return err
@@ -45,7 +45,7 @@ func (a *App) hostList() *cobra.Command {
 }
 
 func (a *App) hostShow() *cobra.Command {
-	return a.verb("show HOST", "Show a host", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	return a.verb("show HOST", "Show a host", takes("HOST"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Hosts, hostClient.GetHost, &pb.GetHostRequest{Id: args[0]})
 		if err != nil {
 			return err
@@ -55,7 +55,7 @@ func (a *App) hostShow() *cobra.Command {
 }
 
 func (a *App) hostRemove() *cobra.Command {
-	return a.verb("remove HOST", "Forget a host that has no volumes", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	return a.verb("remove HOST", "Forget a host that has no volumes", takes("HOST"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Hosts, hostClient.RemoveHost, &pb.RemoveHostRequest{RequestId: s.requestID, Id: args[0]})
 		if err != nil {
 			return err

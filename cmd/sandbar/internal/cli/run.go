@@ -20,7 +20,7 @@ func isDaemon(cmd *cobra.Command) bool { return cmd.Annotations[annotationDaemon
 // daemonCommand makes `sandbar ROLE run`, which reads its configuration and then runs.
 func daemonCommand(keys config.Keys, short string, run func(ctx context.Context, v *config.Values) error) *cobra.Command {
 	var file string
-	c := &cobra.Command{Use: "run", Short: short, Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "run", Short: short, Args: takes()}
 	c.Annotations = map[string]string{annotationDaemon: "yes"}
 	c.RunE = runE(func(cmd *cobra.Command, _ []string) error {
 		if err := refuseClientFlags(cmd); err != nil {
@@ -67,5 +67,25 @@ func (a *App) stationRun() *cobra.Command {
 			return err
 		}
 		return a.Station(ctx, cfg)
+	})
+}
+
+func (a *App) unitRun() *cobra.Command {
+	return daemonCommand(daemon.UnitKeys(), "Run a storage unit", func(ctx context.Context, v *config.Values) error {
+		cfg, err := daemon.Unit(v, a.Version, a.Stderr)
+		if err != nil {
+			return err
+		}
+		return a.Unit(ctx, cfg)
+	})
+}
+
+func (a *App) hostRun() *cobra.Command {
+	return daemonCommand(daemon.HostKeys(), "Run a host's agent", func(ctx context.Context, v *config.Values) error {
+		cfg, err := daemon.Host(v, a.Version, a.Stderr)
+		if err != nil {
+			return err
+		}
+		return a.Host(ctx, cfg)
 	})
 }

@@ -19,7 +19,7 @@ const (
 )
 
 func (a *App) stationCommand() *cobra.Command {
-	list := a.verb("list", "List the stations and who leads", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	list := a.verb("list", "List the stations and who leads", takes(), func(ctx context.Context, s *session, _ []string) error {
 		resp, err := ask(ctx, s, s.api.Stations, stationClient.ListStations, &pb.ListStationsRequest{})
 		if err != nil {
 			return err
@@ -44,7 +44,7 @@ func (a *App) stationCommand() *cobra.Command {
 func (a *App) auditCommand() *cobra.Command {
 	var from uint64
 	var limit int
-	list := a.verb("list", "Show who changed what, newest last", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	list := a.verb("list", "Show who changed what, newest last", takes(), func(ctx context.Context, s *session, _ []string) error {
 		all, err := s.audit(ctx, from)
 		if err != nil {
 			return err

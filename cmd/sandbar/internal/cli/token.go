@@ -23,7 +23,7 @@ func (a *App) tokenCommand() *cobra.Command {
 
 func (a *App) tokenCreate() *cobra.Command {
 	var role, host, ttl string
-	c := a.verb("create NAME --role ROLE", "Make an operator token and print it, once", cobra.ExactArgs(1),
+	c := a.verb("create NAME --role ROLE", "Make an operator token and print it, once", takes("NAME"),
 		func(ctx context.Context, s *session, args []string) error {
 			seconds, err := parseTTL(ttl)
 			if err != nil {
@@ -55,7 +55,7 @@ func (s *session) drawSecret(p *output.Page, t *pb.Token, secret string) {
 }
 
 func (a *App) tokenList() *cobra.Command {
-	return a.verb("list", "List operator and join tokens, without their secrets", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	return a.verb("list", "List operator and join tokens, without their secrets", takes(), func(ctx context.Context, s *session, _ []string) error {
 		resp, err := ask(ctx, s, s.api.Tokens, tokenClient.ListTokens, &pb.ListTokensRequest{})
 		if err != nil {
 			return err
@@ -65,7 +65,7 @@ func (a *App) tokenList() *cobra.Command {
 }
 
 func (a *App) tokenDelete() *cobra.Command {
-	return a.verb("delete TOKEN-ID", "Revoke an operator or join token", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	return a.verb("delete TOKEN-ID", "Revoke an operator or join token", takes("TOKEN-ID"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Tokens, tokenClient.DeleteToken, &pb.DeleteTokenRequest{RequestId: s.requestID, Id: args[0]})
 		if err != nil {
 			return err
@@ -82,7 +82,7 @@ func (a *App) joinTokenCreate() *cobra.Command {
 	var role, ttl string
 	var approve bool
 	var uses uint32
-	c := a.verb("create NAME --role ROLE", "Make a join token and print it, once", cobra.ExactArgs(1),
+	c := a.verb("create NAME --role ROLE", "Make a join token and print it, once", takes("NAME"),
 		func(ctx context.Context, s *session, args []string) error {
 			seconds, err := parseTTL(ttl)
 			if err != nil {

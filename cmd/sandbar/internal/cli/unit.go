@@ -15,11 +15,11 @@ type unitClient = sandbarv1connect.UnitServiceClient
 
 func (a *App) unitCommand() *cobra.Command {
 	return noun("unit", "Show and approve units; run a unit",
-		a.unitList(), a.unitShow(), a.unitApprove(), a.unitSet())
+		a.unitRun(), a.unitList(), a.unitShow(), a.unitApprove(), a.unitSet())
 }
 
 func (a *App) unitList() *cobra.Command {
-	return a.verb("list", "List all units, by id", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	return a.verb("list", "List all units, by id", takes(), func(ctx context.Context, s *session, _ []string) error {
 		resp, err := ask(ctx, s, s.api.Units, unitClient.ListUnits, &pb.ListUnitsRequest{})
 		if err != nil {
 			return err
@@ -29,7 +29,7 @@ func (a *App) unitList() *cobra.Command {
 }
 
 func (a *App) unitShow() *cobra.Command {
-	return a.verb("show UNIT", "Show a unit with its media and volumes", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	return a.verb("show UNIT", "Show a unit with its media and volumes", takes("UNIT"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Units, unitClient.GetUnit, &pb.GetUnitRequest{Id: args[0]})
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func (a *App) unitShow() *cobra.Command {
 }
 
 func (a *App) unitApprove() *cobra.Command {
-	return a.verb("approve UNIT", "Let a pending unit into the pool", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	return a.verb("approve UNIT", "Let a pending unit into the pool", takes("UNIT"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Units, unitClient.ApproveUnit, &pb.ApproveUnitRequest{RequestId: s.requestID, Id: args[0]})
 		if err != nil {
 			return err
@@ -52,7 +52,7 @@ func (a *App) unitSet() *cobra.Command {
 	var spare bool
 	var labels map[string]string
 	var c *cobra.Command
-	c = a.verb("set UNIT [--spare=true|false] [--label KEY=VALUE]", "Change what is decided of a unit", cobra.ExactArgs(1),
+	c = a.verb("set UNIT [--spare=true|false] [--label KEY=VALUE]", "Change what is decided of a unit", takes("UNIT"),
 		func(ctx context.Context, s *session, args []string) error {
 			req := &pb.SetUnitRequest{RequestId: s.requestID, Id: args[0], Labels: labels}
 			if c.Flags().Changed("spare") {
@@ -73,7 +73,7 @@ func (a *App) unitSet() *cobra.Command {
 }
 
 func (a *App) poolCommand() *cobra.Command {
-	show := a.verb("show", "Sum up units, media and room", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	show := a.verb("show", "Sum up units, media and room", takes(), func(ctx context.Context, s *session, _ []string) error {
 		resp, err := ask(ctx, s, s.api.Units, unitClient.GetPool, &pb.GetPoolRequest{})
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ func (a *App) volumeCreate() *cobra.Command {
 	var size, host string
 	var copies, block uint32
 	var labels map[string]string
-	c := a.verb("create NAME --size SIZE", "Make a volume and, with --host, assign it", cobra.ExactArgs(1),
+	c := a.verb("create NAME --size SIZE", "Make a volume and, with --host, assign it", takes("NAME"),
 		func(ctx context.Context, s *session, args []string) error {
 			bytes, err := san.ParseSize(size)
 			if err != nil {
@@ -69,7 +69,7 @@ func require(c *cobra.Command, flags ...string) {
 
 func (a *App) volumeList() *cobra.Command {
 	var host string
-	c := a.verb("list", "List all volumes, by name", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	c := a.verb("list", "List all volumes, by name", takes(), func(ctx context.Context, s *session, _ []string) error {
 		all := &pb.ListVolumesResponse{}
 		for token := ""; ; {
 			page, err := ask(ctx, s, s.api.Volumes, volumeClient.ListVolumes, &pb.ListVolumesRequest{PageSize: pageSize, PageToken: token, HostId: host})
@@ -89,7 +89,7 @@ func (a *App) volumeList() *cobra.Command {
 }
 
 func (a *App) volumeShow() *cobra.Command {
-	return a.verb("show VOLUME", "Show a volume, by name or id", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	return a.verb("show VOLUME", "Show a volume, by name or id", takes("VOLUME"), func(ctx context.Context, s *session, args []string) error {
 		vol, err := s.volume(ctx, args[0])
 		if err != nil {
 			return err
@@ -109,7 +109,7 @@ func (s *session) volume(ctx context.Context, name string) (*pb.Volume, error) {
 
 func (a *App) volumeAssign() *cobra.Command {
 	var host string
-	c := a.verb("assign VOLUME --host HOST", "Give a volume to a host", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	c := a.verb("assign VOLUME --host HOST", "Give a volume to a host", takes("VOLUME"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Volumes, volumeClient.AssignVolume,
 			&pb.AssignVolumeRequest{RequestId: s.requestID, Volume: args[0], HostId: host})
 		if err != nil {
@@ -131,7 +131,7 @@ func (a *App) volumeAssign() *cobra.Command {
 
 func (a *App) volumeUnassign() *cobra.Command {
 	var host string
-	c := a.verb("unassign VOLUME --host HOST", "Take a volume away from a host", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	c := a.verb("unassign VOLUME --host HOST", "Take a volume away from a host", takes("VOLUME"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Volumes, volumeClient.UnassignVolume,
 			&pb.UnassignVolumeRequest{RequestId: s.requestID, Volume: args[0], HostId: host})
 		if err != nil {
@@ -152,7 +152,7 @@ func (a *App) volumeUnassign() *cobra.Command {
 }
 
 func (a *App) volumeDelete() *cobra.Command {
-	c := a.verb("delete VOLUME", "Delete a volume that no host has", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+	c := a.verb("delete VOLUME", "Delete a volume that no host has", takes("VOLUME"), func(ctx context.Context, s *session, args []string) error {
 		resp, err := ask(ctx, s, s.api.Volumes, volumeClient.DeleteVolume, &pb.DeleteVolumeRequest{RequestId: s.requestID, Volume: args[0]})
 		if err != nil {
 			return err
@@ -172,7 +172,7 @@ func (a *App) volumeDelete() *cobra.Command {
 
 func (a *App) volumeCredentials() *cobra.Command {
 	var host string
-	c := a.verb("credentials VOLUME --host HOST", "Reveal the CHAP name and secret of an assignment (audited)", cobra.ExactArgs(1),
+	c := a.verb("credentials VOLUME --host HOST", "Reveal the CHAP name and secret of an assignment (audited)", takes("VOLUME"),
 		func(ctx context.Context, s *session, args []string) error {
 			cred, err := s.credentials(ctx, args[0], host)
 			if err != nil {
@@ -193,7 +193,7 @@ func (s *session) credentials(ctx context.Context, volume, host string) (*pb.Get
 
 func (a *App) volumeURL() *cobra.Command {
 	var host string
-	c := a.verb("url VOLUME --host HOST", "Print an iscsi:// URL with credentials for each path (audited)", cobra.ExactArgs(1),
+	c := a.verb("url VOLUME --host HOST", "Print an iscsi:// URL with credentials for each path (audited)", takes("VOLUME"),
 		func(ctx context.Context, s *session, args []string) error {
 			urls, err := s.urls(ctx, args[0], host)
 			if err != nil {

@@ -24,7 +24,7 @@ func isEndless(cmd *cobra.Command) bool { return cmd.Annotations[annotationEndle
 func (a *App) watchCommand() *cobra.Command {
 	var tables []string
 	var from uint64
-	c := a.verb("watch", "Print changes of the tables as they happen", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+	c := a.verb("watch", "Print changes of the tables as they happen", takes(), func(ctx context.Context, s *session, _ []string) error {
 		return s.watch(ctx, &pb.WatchRequest{FromIndex: from, Tables: tables})
 	})
 	c.Annotations = map[string]string{annotationEndless: "yes"}

@@ -71,7 +71,7 @@ func identityOf(v *config.Values, role string) (string, error) {
 }
 
 // logger makes the daemon's logger and, with it, mentions what looks like a mistake.
-func logger(v *config.Values, w io.Writer, role, id string) *slog.Logger {
+func logger(v *config.Values, w io.Writer) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(v.Text(keyLogLevel))); err != nil {
 		level = slog.LevelInfo // unreachable: the key allows only names of levels
@@ -81,7 +81,7 @@ func logger(v *config.Values, w io.Writer, role, id string) *slog.Logger {
 	if v.Text(keyLogFormat) == "json" {
 		h = slog.NewJSONHandler(w, opts)
 	}
-	log := slog.New(h).With(role, id)
+	log := slog.New(h)
 	for _, name := range v.Unknown {
 		log.Warn("a variable is like ours but names no setting; it is ignored", "variable", name)
 	}
@@ -113,4 +113,19 @@ func joinToken(v *config.Values) (token string, enrolled bool, err error) {
 		return "", enrolled, san.Errorf(san.KindInvalid, "%s %s: %w", keyJoinTokenFile, name, err)
 	}
 	return strings.TrimSpace(string(text)), enrolled, nil
+}
+
+// memberToken is joinToken for a part that can't begin a cluster: until it is enrolled it needs a
+// token and somebody to show it to.
+func memberToken(v *config.Values, role, id string) (string, error) {
+	token, enrolled, err := joinToken(v)
+	switch {
+	case err != nil || enrolled:
+		return token, err
+	case token == "":
+		return "", san.Errorf(san.KindInvalid, "%s %s has not joined a cluster yet and has no join token: set %s ('sandbar join-token create' makes one)", role, id, keyJoinTokenFile)
+	case len(v.List(keyJoin)) == 0:
+		return "", san.Errorf(san.KindInvalid, "%s %s has not joined a cluster yet and knows no station: set %s to host:port of one", role, id, keyJoin)
+	}
+	return token, nil
 }

@@ -52,7 +52,7 @@ func Station(v *config.Values, version string, stderr io.Writer) (controlplane.C
 		BootstrapExpect: int(v.Number(keyBootstrapExpect)),
 		Join:            v.List(keyJoin), JoinToken: token,
 		RaftTiming: replica.Safe(), FastGossip: v.Text(keyGossipTiming) == "fast",
-		Version: version, Log: logger(v, stderr, "station", id),
+		Version: version, Log: logger(v, stderr),
 	}
 	if v.Text(keyRaftTiming) == "lan" {
 		cfg.RaftTiming = replica.LAN()
