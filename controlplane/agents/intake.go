@@ -12,6 +12,10 @@ import (
 const (
 	// reportsPerEntry bounds one log entry of reports, about 200 KiB.
 	reportsPerEntry = 1000
+	// reportsEvery spaces log entries of reports: the first after a quiet time goes at once,
+	// then many share an entry, so that they don't compete with operators' changes for the
+	// log's disk.
+	reportsEvery = 40 * time.Millisecond
 	// maxReportError bounds an agent's error text in the tables.
 	maxReportError = 512
 )
@@ -40,9 +44,17 @@ func NewIntake(p Proposer, suspect func(role san.Role, id string)) *Intake {
 
 // Run commits reports until ctx ends, many to one log entry.
 func (in *Intake) Run(ctx context.Context) error {
+	next := time.NewTimer(0) // fires when the next entry may go
+	defer next.Stop()
 	for {
 		select {
+		case <-next.C:
+		case <-ctx.Done():
+			return nil
+		}
+		select {
 		case first := <-in.batch:
+			next.Reset(reportsEvery)
 			in.commit(ctx, in.gather(first))
 		case <-ctx.Done():
 			return nil

@@ -16,8 +16,13 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// MaxRequestBytes bounds a request's message.
-const MaxRequestBytes = 1 << 20
+const (
+	// MaxRequestBytes bounds a request's message.
+	MaxRequestBytes = 1 << 20
+	// compressFrom is the size from which answers are compressed: below it, on a data
+	// centre's network, compressing costs more time than it saves.
+	compressFrom = 32 << 10
+)
 
 // Stations is what the station knows of the others, by table and gossip.
 type Stations interface {
@@ -93,6 +98,7 @@ func New(cfg Config) *Server {
 func (s *Server) Handler() http.Handler {
 	opts := []connect.HandlerOption{
 		connect.WithReadMaxBytes(MaxRequestBytes),
+		connect.WithCompressMinBytes(compressFrom),
 		connect.WithInterceptors(validate.NewInterceptor()),
 		connect.WithRecover(s.recovered),
 	}
@@ -103,8 +109,8 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle(sandbarv1connect.NewStationServiceHandler(s, opts...))
 	mux.Handle(sandbarv1connect.NewTokenServiceHandler(s, opts...))
 	mux.Handle(sandbarv1connect.NewEnrolServiceHandler(s, opts...))
-	mux.Handle(sandbarv1connect.NewAgentServiceHandler(s.agents, connect.WithReadMaxBytes(MaxRequestBytes), connect.WithRecover(s.recovered)))
-	mux.Handle(sandbarv1connect.NewPeerServiceHandler(s.peer, connect.WithReadMaxBytes(MaxRequestBytes), connect.WithRecover(s.recovered)))
+	mux.Handle(sandbarv1connect.NewAgentServiceHandler(s.agents, connect.WithReadMaxBytes(MaxRequestBytes), connect.WithCompressMinBytes(compressFrom), connect.WithRecover(s.recovered)))
+	mux.Handle(sandbarv1connect.NewPeerServiceHandler(s.peer, connect.WithReadMaxBytes(MaxRequestBytes), connect.WithCompressMinBytes(compressFrom), connect.WithRecover(s.recovered)))
 	return identity.WithConnection(mux)
 }
 
