@@ -233,7 +233,7 @@ func (w *world) goOn() error {
 }
 
 func TestPowerCutAtEveryOperation(t *testing.T) {
-	seeds := uint64(8)
+	seeds := uint64(6)
 	if testing.Short() {
 		seeds = 3
 	}
@@ -260,7 +260,7 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 // A killed process leaves half-made changes in the cache; then the power goes while its
 // successor opens the medium or makes its first change.
 func TestKillThenPowerCut(t *testing.T) {
-	for k, done := 1, false; !done; k += 2 {
+	for k, done := 1, false; !done; k += 3 {
 		for cut := 1; cut <= 10; cut += 3 {
 			w := newWorld()
 			w.power.CutAt(k)

@@ -1,6 +1,7 @@
 package extent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -68,13 +69,13 @@ func checkUnused(f disk.File) error {
 		return san.Errorf(san.KindExists, "medium %s is formatted already: medium %s of unit %s in cluster %s; open it as that, or force the format to give up all that is on it: %w",
 			f.Name(), c.sb.Medium, c.sb.Unit, c.sb.Cluster, ErrFormatted)
 	}
-	head := make([]byte, headBytes)
-	if err := readFull(f, head, 0); err != nil {
-		return err
-	}
-	for i, b := range head {
-		if b != 0 {
-			return san.Errorf(san.KindConflict, "medium %s holds data that is not Sandbar's (byte %d is not zero); give another medium, or force the format to give that data up: %w", f.Name(), i, ErrForeign)
+	chunk, zeros := make([]byte, pageBytes), make([]byte, pageBytes)
+	for at := int64(0); at < headBytes; at += pageBytes {
+		if err := readFull(f, chunk, at); err != nil {
+			return err
+		}
+		if !bytes.Equal(chunk, zeros) {
+			return san.Errorf(san.KindConflict, "medium %s holds data that is not Sandbar's (bytes %d to %d are not all zero); give another medium, or force the format to give that data up: %w", f.Name(), at, at+pageBytes-1, ErrForeign)
 		}
 	}
 	return nil

@@ -76,8 +76,8 @@ func (l *life) script() error {
 	flush := func(r *volume.Replica) error { return r.Flush(ctx) }
 	fua := func(r *volume.Replica) error {
 		n, err := byte(2), error(nil)
-		for off := int64(0); off < r.SizeBytes() && err == nil; off += 3 * 512 {
-			err = r.WriteAt(ctx, filled(n, min(3*512, r.SizeBytes()-off)), off, true)
+		for off := int64(0); off < r.SizeBytes() && err == nil; off += 15 * 512 {
+			err = r.WriteAt(ctx, filled(n, min(15*512, r.SizeBytes()-off)), off, true)
 		}
 		return err
 	}
@@ -174,7 +174,7 @@ func (l *life) goOn() error {
 }
 
 func TestPowerCutAtEveryOperation(t *testing.T) {
-	seeds := uint64(6)
+	seeds := uint64(4)
 	if testing.Short() {
 		seeds = 3
 	}
@@ -220,7 +220,7 @@ func (l *life) finish(t *testing.T, when string) {
 // A kill of the process loses nothing, but its successor starts on half-made changes
 // that are in the cache only, and the power may go soon after.
 func TestKillThenPowerCut(t *testing.T) {
-	for k, done := 1, false; !done; k += 2 {
+	for k, done := 1, false; !done; k += 3 {
 		for cut := 2; cut <= 14; cut += 4 {
 			l := newLife(t)
 			l.power.CutAt(l.power.Ops() + k)
