@@ -12,6 +12,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +42,7 @@ type member struct {
 	machine *fsm.Machine
 	stop    context.CancelFunc
 	ended   chan error
+	gone    atomic.Bool // ended was read by end
 }
 
 func newGroup(t testing.TB, mem *memNet, timing Timing, adjust func(*Config)) *group {
@@ -48,8 +50,10 @@ func newGroup(t testing.TB, mem *memNet, timing Timing, adjust func(*Config)) *g
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &group{t: t, ca: ca, mem: mem, timing: timing, adjust: adjust, dir: t.TempDir(),
+	g := &group{t: t, ca: ca, mem: mem, timing: timing, adjust: adjust, dir: t.TempDir(),
 		members: make(map[san.StationID]*member), addrs: make(map[san.StationID]string)}
+	t.Cleanup(g.endAll)
+	return g
 }
 
 // stationTLS makes the TLS configurations of one part of a cluster.
@@ -162,6 +166,9 @@ func (g *group) found(n int) []*member {
 func (m *member) end(t testing.TB) {
 	t.Helper()
 	m.stop()
+	if m.gone.Swap(true) {
+		return
+	}
 	if err := <-m.ended; err != nil {
 		t.Errorf("%s: %v", m.id, err)
 	}
@@ -225,12 +232,29 @@ func (m *member) mustPropose(t testing.TB, id string) fsm.Result {
 	return res
 }
 
+// commit proposes id to whoever leads until it is in, as a client does: a busy machine may cost a leader its
+// lease at any moment.
+func (g *group) commit(id string) fsm.Result {
+	g.t.Helper()
+	for range 20 {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		res, err := g.leader().Propose(ctx, request(id))
+		cancel()
+		if err == nil {
+			return res
+		}
+		if k := san.KindOf(err); k != san.KindUnavailable && k != san.KindUnknown {
+			g.t.Fatalf("propose %s: %v", id, err)
+		}
+	}
+	g.t.Fatalf("%s was never committed", id)
+	return fsm.Result{}
+}
+
 // inBubble runs test with a fake clock and a network in memory; stations must have ended when it returns.
 func inBubble(t *testing.T, timing Timing, adjust func(*Config), test func(t *testing.T, g *group)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGroup(t, newMemNet(), timing, adjust)
-		test(t, g)
-		g.endAll()
+		test(t, newGroup(t, newMemNet(), timing, adjust))
 	})
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -74,19 +75,42 @@ func suffrage(voter bool) raft.ServerSuffrage {
 }
 
 // AddVoter makes a station a voter, or changes its address. It votes from the entry's commit on, caught up
-// or not: add it as a non-voter first. Leader only; errors as Propose's.
+// or not: add it as a non-voter first. An address that another station has is san.KindConflict. Leader
+// only; else errors as Propose's.
 func (r *Replica) AddVoter(ctx context.Context, id san.StationID, addr string) error {
+	if err := r.checkServer(id, addr); err != nil {
+		return err
+	}
 	return r.change(ctx, "change of voters", func(limit time.Duration) raft.Future {
 		return r.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, limit)
 	})
 }
 
-// AddNonvoter makes a station receive the log without a vote; of a voter it changes the address only. Leader
-// only; errors as Propose's.
+// AddNonvoter makes a station receive the log without a vote; of a voter it changes the address only. An
+// address that another station has is san.KindConflict. Leader only; else errors as Propose's.
 func (r *Replica) AddNonvoter(ctx context.Context, id san.StationID, addr string) error {
+	if err := r.checkServer(id, addr); err != nil {
+		return err
+	}
 	return r.change(ctx, "change of members", func(limit time.Duration) raft.Future {
 		return r.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(addr), 0, limit)
 	})
+}
+
+// checkServer refuses what raft would refuse, with a kind.
+func (r *Replica) checkServer(id san.StationID, addr string) error {
+	if err := san.CheckName("station", string(id)); err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return san.Errorf(san.KindInvalid, "raft address %q of station %s is not host:port: %w", addr, id, err)
+	}
+	for _, s := range r.Configuration() {
+		if s.Addr == addr && s.ID != id {
+			return san.Errorf(san.KindConflict, "raft address %s of station %s is station %s's; give each station its own, or remove %s first", addr, id, s.ID, s.ID)
+		}
+	}
+	return nil
 }
 
 // RemoveServer takes a station out of the group; a leader may remove itself. Removing one that is no

@@ -68,14 +68,19 @@ func (r *repeats) pass(msg string, now time.Time) (ok bool, dropped int) {
 	return true, dropped
 }
 
-var levels = map[hclog.Level]slog.Level{hclog.Info: slog.LevelInfo, hclog.Warn: slog.LevelWarn, hclog.Error: slog.LevelWarn}
+func levelOf(level hclog.Level) slog.Level {
+	switch level {
+	case hclog.Info:
+		return slog.LevelInfo
+	case hclog.Warn, hclog.Error:
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
 
 // Log logs at level.
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
-	to, ok := levels[level]
-	if !ok {
-		to = slog.LevelDebug
-	}
+	to := levelOf(level)
 	if !l.out.Enabled(context.Background(), to) {
 		return
 	}

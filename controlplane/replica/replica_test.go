@@ -353,6 +353,18 @@ func TestMembership(t *testing.T) {
 		if st := l.Status(); len(st.Servers) != 3 || st.State != "Leader" || st.Leader != l.id || st.Applied == 0 {
 			t.Errorf("status %+v", st)
 		}
+		for _, c := range []struct {
+			id   san.StationID
+			addr string
+			want san.Kind
+		}{{"s9", "s2:1", san.KindConflict}, {"s9", "nowhere", san.KindInvalid}, {"", "s9:1", san.KindInvalid}} {
+			if err := l.AddNonvoter(t.Context(), c.id, c.addr); san.KindOf(err) != c.want {
+				t.Errorf("adding %q at %q: %v, want %v", c.id, c.addr, err, c.want)
+			}
+			if err := l.AddVoter(t.Context(), c.id, c.addr); san.KindOf(err) != c.want {
+				t.Errorf("adding voter %q at %q: %v, want %v", c.id, c.addr, err, c.want)
+			}
+		}
 		if err := l.RemoveServer(t.Context(), "s9"); san.KindOf(err) != san.KindNotFound {
 			t.Errorf("removing a stranger: %v", err)
 		}
