@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/sandbar-san/sandbar/cmd/sandbar/internal/cli"
+	"github.com/sandbar-san/sandbar/cmd/sandbar/internal/demo"
 	"github.com/sandbar-san/sandbar/controlplane"
 	"github.com/sandbar-san/sandbar/dataplane"
 	"github.com/sandbar-san/sandbar/hostlib/agent"
@@ -34,6 +35,7 @@ func main() {
 	}()
 	app := cli.App{
 		Version: buildVersion(), Stdout: os.Stdout, Stderr: os.Stderr,
+		Demo:    demo.Run,
 		Station: controlplane.Run, Unit: dataplane.Run, Host: agent.Run,
 	}
 	os.Exit(app.Run(ctx, os.Args[1:]))

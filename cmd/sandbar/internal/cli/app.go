@@ -20,6 +20,8 @@ import (
 type App struct {
 	Version        string
 	Stdout, Stderr io.Writer
+	// Demo runs a whole cluster on this machine.
+	Demo DemoFunc
 	// Station runs a control station until ctx ends.
 	Station func(ctx context.Context, cfg controlplane.Config) error
 	// Unit runs a storage unit until ctx ends.
@@ -127,7 +129,7 @@ func (a *App) root() *cobra.Command {
 	addClientFlags(root)
 	root.AddCommand(
 		a.volumeCommand(), a.hostCommand(), a.unitCommand(), a.poolCommand(), a.stationCommand(),
-		a.tokenCommand(), a.joinTokenCommand(), a.auditCommand(), a.watchCommand(), a.versionCommand(),
+		a.tokenCommand(), a.joinTokenCommand(), a.auditCommand(), a.demoCommand(), a.watchCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -114,8 +114,8 @@ func (c *Config) Check() error {
 		return san.Errorf(san.KindInvalid, "--spare-units %d must leave at least one of %d units", c.SpareUnits, c.Units)
 	case c.Hosts < 0 || c.Hosts > 64:
 		return san.Errorf(san.KindInvalid, "--hosts %d is not between 0 and 64", c.Hosts)
-	case c.SpareHosts < 0 || c.SpareHosts > c.Hosts:
-		return san.Errorf(san.KindInvalid, "--spare-hosts %d is more than the %d hosts", c.SpareHosts, c.Hosts)
+	case c.SpareHosts != 0:
+		return san.Errorf(san.KindInvalid, "--spare-hosts %d: spare hosts are not available yet", c.SpareHosts)
 	case c.MediumSizeBytes < 32<<20:
 		return san.Errorf(san.KindInvalid, "--medium-size %s is below 32MiB", san.FormatSize(c.MediumSizeBytes))
 	}
