@@ -45,7 +45,7 @@ type session struct {
 	assembler   assembler
 
 	begun    atomic.Bool // a welcome came
-	renewing bool // it was ended for a new certificate
+	renewing bool        // it was ended for a new certificate
 }
 
 // run serves one stream until it breaks, or until ctx ends and goodbye has been said.
