@@ -126,7 +126,7 @@ func (s *stream) admit(raw net.Conn) {
 		select {
 		case s.accepted <- conn:
 		case <-s.done:
-			conn.Close()
+			s.drop(raw)
 		}
 	})
 }
@@ -152,7 +152,7 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 	}
 	want, known := s.expected(address)
 	if got, err := s.peerID(conn.ConnectionState()); err != nil || known && got != want {
-		conn.Close()
+		s.drop(raw)
 		if err == nil {
 			err = fmt.Errorf("is %s and not %s", got, want)
 		}
@@ -169,8 +169,7 @@ func (s *stream) handshake(ctx context.Context, raw net.Conn, conn *tls.Conn, li
 		err = fmt.Errorf("peer speaks %q and not %s", conn.ConnectionState().NegotiatedProtocol, protocolName)
 	}
 	if err != nil {
-		s.forget(raw)
-		raw.Close()
+		s.drop(raw)
 		return nil, err
 	}
 	return &stationConn{Conn: conn, raw: raw, stream: s}, nil
@@ -204,6 +203,11 @@ func (s *stream) forget(raw net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, raw)
+}
+
+func (s *stream) drop(raw net.Conn) {
+	s.forget(raw)
+	raw.Close()
 }
 
 func (s *stream) isCut() bool {

@@ -84,12 +84,13 @@ func Start(cfg Config) (*Member, error) {
 // tryPort reports why address cannot be listened on: serf would lose the error's identity and, in failing,
 // a goroutine.
 func tryPort(address string) error {
-	l, err := net.Listen("tcp", address)
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return err
 	}
 	// Port 0 stands for different ports in the two protocols, which is all the same here.
-	p, err := net.ListenPacket("udp", address)
+	p, err := lc.ListenPacket(context.Background(), "udp", address)
 	if err == nil {
 		err = p.Close()
 	}
