@@ -36,7 +36,7 @@ func main() {
 	app := cli.App{
 		Version: buildVersion(), Stdout: os.Stdout, Stderr: os.Stderr,
 		Demo:    demo.Run,
-		Station: controlplane.Run, Unit: dataplane.Run, Host: agent.Run,
+		Station: runStation, Unit: dataplane.Run, Host: agent.Run,
 	}
 	os.Exit(app.Run(ctx, os.Args[1:]))
 }
@@ -50,4 +50,16 @@ func buildVersion() string {
 		return info.Main.Version
 	}
 	return "unknown"
+}
+
+// stationGC lets a station's heap grow to five times its live size between collections. Its
+// tables are long-lived and its garbage short: at Go's default of two it spends more
+// time marking the tables again and again than on serving (docs/benchmarks.md). GOGC overrides it.
+const stationGC = 400
+
+func runStation(ctx context.Context, cfg controlplane.Config) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(stationGC)
+	}
+	return controlplane.Run(ctx, cfg)
 }
