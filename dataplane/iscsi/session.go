@@ -226,11 +226,10 @@ func (s *session) receive(b *pdu.BHS, ahs []byte) error {
 	}
 	sn, exp := b.CmdSN(), s.expCmdSN.Load()
 	switch {
-	case sn == exp:
 	case pdu.SerialLess(sn, exp) || pdu.SerialLess(s.maxCmdSN.Load(), sn):
-		// Outside of the window: ignored without a word, as the RFC has it.
+		// Outside of the window, which may be closed: ignored without a word, as the RFC has it.
 		return s.ignoreDigest(b, s.reader.Discard(b.DataLength()))
-	default:
+	case sn != exp:
 		return s.keepEarly(b, ahs)
 	}
 	s.expCmdSN.Store(exp + 1)

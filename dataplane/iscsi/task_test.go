@@ -57,13 +57,21 @@ func TestCommandsRunInParallel(t *testing.T) {
 	if nop, _ := expect[pdu.NOPIn](c); nop.ExpCmdSN != c.cmdSN || nop.MaxCmdSN != c.cmdSN+20-12-1 {
 		t.Errorf("%+v at CmdSN %d", nop, c.cmdSN)
 	}
+	// When the window is closed, more is ignored.
+	for range 8 + 10 {
+		c.send(c.write(0, 1), pattern(512, 0))
+	}
+	c.send(&pdu.NOPOut{Immediate: true, ITT: 501, TTT: pdu.NoTag, CmdSN: c.cmdSN}, nil)
+	if nop, _ := expect[pdu.NOPIn](c); nop.ExpCmdSN != c.cmdSN-10 || nop.MaxCmdSN != nop.ExpCmdSN-1 {
+		t.Errorf("%+v at CmdSN %d", nop, c.cmdSN)
+	}
 	close(g.open)
 	seen := map[uint32]bool{}
-	for range 12 {
+	for range 20 {
 		resp, _ := expect[pdu.SCSIResponse](c)
 		seen[resp.ITT] = true
 	}
-	if _, most := r.lu.seen(); len(seen) != 12 || most != 5 {
+	if _, most := r.lu.seen(); len(seen) != 20 || most != 5 {
 		t.Errorf("%d answers, %d at a time", len(seen), most)
 	}
 }
