@@ -308,6 +308,23 @@ func TestLinesAreBounded(t *testing.T) {
 	}
 }
 
+func TestCloseWithoutRun(t *testing.T) {
+	m, err := Start(config(t, "unit:a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind := m.Addr()
+	if err := errors.Join(m.Close(), m.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := m.Run(t.Context()); err == nil {
+		t.Error("ran after it was closed")
+	}
+	cfg := config(t, "unit:a")
+	cfg.Bind = bind
+	start(t, cfg)
+}
+
 func TestNames(t *testing.T) {
 	if r, id, ok := ParseName(Name(san.RoleUnit, "u1")); !ok || r != san.RoleUnit || id != "u1" {
 		t.Errorf("%v %v %v", r, id, ok)

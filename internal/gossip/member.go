@@ -60,7 +60,8 @@ type Member struct {
 	subs map[*Subscription]struct{}
 }
 
-// Start opens the gossip port. The caller runs Run at once, which also closes the member. Errors:
+// Start opens the gossip port. The caller runs Run at once, which also closes the member; or Close if it never
+// does. Errors:
 // san.KindInvalid for a bad configuration, san.KindConflict when the address cannot be had.
 func Start(cfg Config) (*Member, error) {
 	if err := cfg.check(); err != nil {
@@ -122,6 +123,15 @@ func (m *Member) Run(ctx context.Context) error {
 	children.Wait()
 	m.closeSubscriptions()
 	return err
+}
+
+// Close closes a member that was started and never run.
+func (m *Member) Close() error {
+	if !m.started.CompareAndSwap(false, true) {
+		return nil
+	}
+	m.closeSubscriptions()
+	return m.serf.Shutdown()
 }
 
 // Leave says goodbye to the others; only Run's end closes the port.
