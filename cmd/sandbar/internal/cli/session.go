@@ -184,7 +184,7 @@ func smallFile(name, flag, what string) ([]byte, error) {
 	if err != nil {
 		return nil, san.Errorf(san.KindInvalid, "--%s: %w; give %s", flag, err, what)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(f, maxSmallFileBytes+1))
 	if err != nil {
 		return nil, san.Errorf(san.KindInvalid, "--%s: %w; give %s", flag, err, what)

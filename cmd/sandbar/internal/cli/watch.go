@@ -74,7 +74,7 @@ type watchStream struct {
 
 func (w watchStream) close() {
 	w.cancel()
-	w.Close()
+	_ = w.Close() // the cancelled stream has nothing left to say
 }
 
 // openWatch finds a station that serves the watch: one that has sent its first answer.
@@ -89,7 +89,7 @@ func (s *session) openWatch(ctx context.Context, req *pb.WatchRequest) (watchStr
 		}
 		if err == nil {
 			err = stream.Err()
-			stream.Close()
+			_ = stream.Close() // stream.Err has said why it ended
 		}
 		cancel()
 		switch {
@@ -137,7 +137,7 @@ func changeLine(ch *pb.Change) string {
 	if !ch.Deleted {
 		what = strings.Join(changeFacts(ch), "  ")
 	}
-	return fmt.Sprintf("%-8d %-12s %s  %s", ch.Index, ch.Table, ch.Id, what)
+	return strings.TrimRight(fmt.Sprintf("%-8d %-12s %s  %s", ch.Index, ch.Table, ch.Id, what), " ")
 }
 
 // changeFacts are the few facts of a row that a person follows.

@@ -104,7 +104,7 @@ func joinToken(v *config.Values) (token string, enrolled bool, err error) {
 	if err != nil {
 		return "", enrolled, san.Errorf(san.KindInvalid, "%s: %w; put a join token there ('sandbar join-token create')", keyJoinTokenFile, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(f, maxTokenFileBytes))
 	if err != nil {
 		return "", enrolled, san.Errorf(san.KindInvalid, "%s: %w", keyJoinTokenFile, err)
