@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
+	"github.com/sandbar-san/sandbar/hostlib/internal/state"
 	"github.com/sandbar-san/sandbar/internal/datadir"
 	"github.com/sandbar-san/sandbar/internal/enrol"
 	"github.com/sandbar-san/sandbar/internal/identity"
@@ -33,7 +34,7 @@ type membership struct {
 // joinCluster finds the host's identity in its folder, or enrols. It waits for a station until
 // ctx ends.
 func joinCluster(ctx context.Context, cfg Config, dir *datadir.Dir) (*membership, error) {
-	store, err := identity.OpenStore(dir.Path("identity"), identity.Holder{Role: san.RoleHost, ID: string(cfg.ID)})
+	store, err := identity.OpenStore(dir.Path(state.IdentityFolder), identity.Holder{Role: san.RoleHost, ID: string(cfg.ID)})
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func joinCluster(ctx context.Context, cfg Config, dir *datadir.Dir) (*membership
 	if err != nil {
 		return nil, err
 	}
-	return m, m.settleInitiators()
+	return m, m.settle()
 }
 
 func (m *membership) resume() error {
@@ -90,8 +91,8 @@ func (m *membership) enrol(ctx context.Context) error {
 	return err
 }
 
-// settleInitiators keeps the host's names where programs on it find them.
-func (m *membership) settleInitiators() error {
+// settle decides on the host's names and keeps what programs on it need.
+func (m *membership) settle() error {
 	names := m.cfg.Initiators
 	if len(names) == 0 {
 		names = m.join.Initiators
@@ -99,11 +100,16 @@ func (m *membership) settleInitiators() error {
 	if len(names) == 0 {
 		names = []string{san.HostInitiatorName(m.cfg.ID)}
 	}
-	if slices.Equal(names, m.join.Initiators) {
-		return nil
-	}
 	m.join.Initiators = names
-	return enrol.Keep(m.dir, m.join)
+	return m.keep()
+}
+
+// keep writes what is known of stations and names; m.mu is held, or m is not shared yet.
+func (m *membership) keep() error {
+	if err := enrol.Keep(m.dir, m.join); err != nil {
+		return err
+	}
+	return state.WriteHost(m.dir, state.Host{ID: m.cfg.ID, Initiators: m.join.Initiators, Endpoints: m.join.Endpoints})
 }
 
 // begin counts this start of the agent, stable before the number is used.
@@ -138,7 +144,7 @@ func (m *membership) welcomed(w *pb.Welcome) {
 		return
 	}
 	m.join.Endpoints = slices.Clone(w.StationEndpoints)
-	if err := enrol.Keep(m.dir, m.join); err != nil {
+	if err := m.keep(); err != nil {
 		m.cfg.Log.Warn("the stations' addresses can't be kept", "err", err)
 	}
 }

@@ -15,8 +15,12 @@ import (
 )
 
 const (
-	// FileName is the file in the agent's data folder.
+	// FileName is the file of the assignments in the agent's data folder.
 	FileName = "assignments.json"
+	// HostFileName is the file of what a Host says.
+	HostFileName = "host.json"
+	// IdentityFolder holds the host's certificate.
+	IdentityFolder = "identity"
 
 	version = 1
 	// maxBytes bounds the file: MaxAssignments of the longest.
@@ -26,6 +30,53 @@ const (
 	// MaxPaths bounds the paths of one assignment.
 	MaxPaths = 16
 )
+
+// Host is what a program on the host needs to know of it.
+type Host struct {
+	ID         san.HostID `json:"id"`
+	Initiators []string   `json:"initiators"`
+	Endpoints  []string   `json:"endpoints"` // of stations
+}
+
+// WriteHost makes h stable.
+func WriteHost(dir *datadir.Dir, h Host) error { return dir.WriteJSON(HostFileName, h) }
+
+// ReadHost returns what an agent keeps of its host; san.KindNotFound if there is no agent's folder.
+func ReadHost(dataDir string) (Host, error) {
+	name := filepath.Join(dataDir, HostFileName)
+	b, err := readBounded(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Host{}, san.Errorf(san.KindNotFound, "%s is no data folder of a host agent that has joined a cluster; start 'sandbar host run' with it first", dataDir)
+	}
+	if err != nil {
+		return Host{}, err
+	}
+	var h Host
+	if err := json.Unmarshal(b, &h); err != nil {
+		return Host{}, san.Errorf(san.KindInternal, "%s is damaged (%w); restart the host agent, which writes it anew", name, err)
+	}
+	return h, nil
+}
+
+// readBounded reads a whole file; the error is fs.ErrNotExist if there is none.
+func readBounded(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, san.Errorf(san.KindInvalid, "the host agent's folder can't be read: %w; run as the agent's user", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err != nil {
+		return nil, san.Errorf(san.KindInternal, "read %s: %w", name, err)
+	}
+	if len(b) > maxBytes {
+		return nil, san.Errorf(san.KindInternal, "%s has more than %d bytes; remove it and restart the host agent, which writes it anew", name, maxBytes)
+	}
+	return b, nil
+}
 
 // Path is one way from the host to a volume.
 type Path struct {
@@ -91,22 +142,15 @@ func Write(dir *datadir.Dir, s State) error {
 // lock, since the file is replaced whole.
 func Read(dataDir string) (State, error) {
 	name := filepath.Join(dataDir, FileName)
-	f, err := os.Open(name)
+	b, err := readBounded(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, nil
 	}
 	if err != nil {
-		return State{}, san.Errorf(san.KindInvalid, "the host agent's assignments can't be read: %w; run as the agent's user", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
-	if err != nil {
-		return State{}, san.Errorf(san.KindInternal, "read %s: %w", name, err)
+		return State{}, err
 	}
 	var s State
 	switch err := json.Unmarshal(b, &s); {
-	case len(b) > maxBytes:
-		return State{}, san.Errorf(san.KindInternal, "%s has more than %d bytes; remove it and restart the host agent, which asks the stations for it again", name, maxBytes)
 	case err != nil:
 		return State{}, san.Errorf(san.KindInternal, "%s is damaged (%w); remove it and restart the host agent, which asks the stations for it again", name, err)
 	case s.Version != version:
