@@ -93,11 +93,21 @@ func (s *story) say(format string, args ...any) {
 // chapter prints a heading.
 func (s *story) chapter(n int, title string) { fmt.Fprintf(s.out, "\n%d. %s\n", n, title) }
 
-// tell tells the main story.
-func (s *story) tell(ctx context.Context) error { return s.pool(ctx) }
-
-// pool shows that the pool answers.
-func (s *story) pool(ctx context.Context) error {
-	s.chapter(1, "The pool builds itself (Fig. 3)")
-	return ctx.Err()
+// tell tells the chapters in order.
+func (s *story) tell(ctx context.Context) error {
+	for i, c := range []struct {
+		title string
+		tell  func(context.Context) error
+	}{
+		{"The pool builds itself (Fig. 3)", s.pool},
+		{"A host asks for storage and uses it directly (Fig. 6)", s.storage},
+		{"The leading station is killed while I/O runs", s.failover},
+		{"A unit shuts down and comes back (Fig. 3f)", s.unitAway},
+	} {
+		s.chapter(i+1, c.title)
+		if err := c.tell(ctx); err != nil {
+			return san.Wrap(fmt.Sprintf("chapter %d", i+1), err)
+		}
+	}
+	return nil
 }
