@@ -3,6 +3,7 @@ package controlplane
 import (
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/sandbar-san/sandbar/controlplane/replica"
 	"github.com/sandbar-san/sandbar/san"
@@ -27,6 +28,9 @@ type Config struct {
 	RaftTiming replica.Timing
 	// FastGossip notices lost members sooner, at the price of more packets: for labs.
 	FastGossip bool
+	// HealthyFor is how long a station that joins later must be seen alive before it votes; 0 means
+	// ten seconds.
+	HealthyFor time.Duration
 	Version    string
 	Log        *slog.Logger
 }
@@ -60,6 +64,9 @@ func (c *Config) fill() error {
 	case 0, 1, 3, 5, 7:
 	default:
 		return san.Errorf(san.KindInvalid, "bootstrap-expect %d is not 1, 3, 5 or 7: an even number of stations tolerates no more losses than one fewer", c.BootstrapExpect)
+	}
+	if c.HealthyFor == 0 {
+		c.HealthyFor = defaultHealthyFor
 	}
 	if c.RaftTiming == (replica.Timing{}) {
 		c.RaftTiming = replica.Safe()

@@ -72,7 +72,7 @@ func (s *Station) bootstrap(ctx context.Context) error {
 		voters, why := s.founder.voters(ctx, s.gossip.Members(), s.askBootstrap)
 		if why != "" {
 			if why != said {
-				s.log.Info("not bootstrapped yet", "expect", s.cfg.BootstrapExpect, "why", why)
+				s.log.Warn("not bootstrapped yet", "expect", s.cfg.BootstrapExpect, "why", why)
 				said = why
 			}
 			return false
@@ -107,8 +107,16 @@ func (s *Station) initCluster(ctx context.Context) error {
 	return s.dir.Remove(foundingFile)
 }
 
+// awaitCluster waits for the cluster's row, and refuses another cluster's: a folder that was put
+// together from two.
 func (s *Station) awaitCluster(ctx context.Context) error {
-	return s.poll(ctx, func() bool { return s.machine.View().Cluster() != nil })
+	if err := s.poll(ctx, func() bool { return s.machine.View().Cluster() != nil }); err != nil {
+		return err
+	}
+	if has := s.machine.View().Cluster().ID; has != s.cluster() {
+		return san.Errorf(san.KindConflict, "data folder %s: its log is of cluster %s and its identity of cluster %s; restore the one that belongs to the other, or start with an empty folder", s.cfg.Data, has, s.cluster())
+	}
+	return nil
 }
 
 func (s *Station) askBootstrap(ctx context.Context, api string) (*pb.BootstrapStateResponse, error) {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +31,8 @@ const (
 	foundingFile = "founding.json"
 	// foundingTTL is how long the founder's join tokens live.
 	foundingTTL = 24 * time.Hour
+	// maxFounding bounds the stations that enrol before the bootstrap.
+	maxFounding = 64
 
 	clusterKeyName = enrol.ClusterKey
 	gossipKeyName  = enrol.GossipKey
@@ -157,6 +162,9 @@ func (fo *founder) enrolStation(m *pb.EnrolRequest, now time.Time) (*pb.EnrolRes
 	if have, ok := fo.f.Stations[m.Id]; ok && have != key || m.Id == string(fo.self) {
 		return nil, san.Errorf(san.KindExists, "station %s is enrolled already with another key; choose another id, or start it with the data folder that it enrolled with", m.Id)
 	}
+	if _, again := fo.f.Stations[m.Id]; !again && len(fo.f.Stations) >= maxFounding {
+		return nil, san.Errorf(san.KindConflict, "%d stations have enrolled for a cluster that is to be founded by %d; start those that are missing", len(fo.f.Stations), fo.expect)
+	}
 	certPEM, _, err := rpc.SignMember(fo.ca, m, now)
 	if err != nil {
 		return nil, err
@@ -211,15 +219,21 @@ func (fo *founder) voters(ctx context.Context, nodes []gossip.Node, ask func(ctx
 			case st.HasState:
 				return nil, "station " + n.ID + " brings raft state of its own; it belongs to a cluster already, or its data folder must be emptied"
 			case int(st.Expect) != fo.expect:
-				return nil, "station " + n.ID + " has another bootstrap-expect; make them equal"
+				return nil, fmt.Sprintf("station %s has bootstrap-expect %d and this one, %s, has %d; make them equal", n.ID, st.Expect, fo.self, fo.expect)
 			case st.ClusterId != string(fo.f.Cluster):
 				return nil, "station " + n.ID + " is of another cluster"
 			}
 		}
 		found[san.StationID(n.ID)] = n.Tags[tagRaft]
 	}
-	if len(found) != fo.expect {
-		return nil, "waiting for stations to join"
+	if len(found) < fo.expect {
+		return nil, fmt.Sprintf("%d of %d stations are there; start the others with this one's station.join-token", len(found), fo.expect)
+	}
+	// Of more than enough, the founder and the first by name; the others are taken in afterwards.
+	rest := slices.Sorted(maps.Keys(found))
+	rest = slices.DeleteFunc(rest, func(id san.StationID) bool { return id == fo.self })
+	for _, id := range rest[fo.expect-1:] {
+		delete(found, id)
 	}
 	return found, ""
 }

@@ -38,8 +38,13 @@ func become(ctx context.Context, cfg *Config, dir *datadir.Dir) (*self, error) {
 	s.identity, err = store.Load()
 	switch {
 	case err == nil:
+		if err := enrol.SameCluster(s.identity, cfg.JoinToken); err != nil {
+			return nil, san.Wrap("data folder "+cfg.Data, err)
+		}
 	case san.KindOf(err) != san.KindNotFound:
 		return nil, err
+	case hasLog(dir):
+		return nil, san.Errorf(san.KindConflict, "data folder %s has a Raft log but no identity; restore its identity folder from a backup, or give station %s an empty folder and another id", cfg.Data, cfg.ID)
 	case cfg.JoinToken != "" && !founded:
 		s.identity, s.join, err = enrol.Enrol(ctx, enrol.Request{
 			Dir: dir, Store: store, Role: san.RoleStation, ID: string(cfg.ID), Endpoints: cfg.Join, Token: cfg.JoinToken,
@@ -68,6 +73,12 @@ func become(ctx context.Context, cfg *Config, dir *datadir.Dir) (*self, error) {
 		}
 	}
 	return s, s.loadKeys()
+}
+
+// hasLog tells whether a station ran from the folder before.
+func hasLog(dir *datadir.Dir) bool {
+	_, err := os.Stat(dir.Path(raftFolder))
+	return err == nil
 }
 
 // found makes a new cluster, or goes on with one whose founder crashed.

@@ -32,9 +32,9 @@ func (s *Station) lead(ctx context.Context, term uint64) {
 }
 
 const (
-	groupEvery = 2 * time.Second
-	// healthyFor is how long a new station must be seen alive before it votes.
-	healthyFor = 10 * time.Second
+	groupEvery = time.Second
+	// defaultHealthyFor is how long a new station must be seen alive before it votes.
+	defaultHealthyFor = 10 * time.Second
 	// smallLag is how many entries a new voter may be behind.
 	smallLag = 1000
 )
@@ -79,13 +79,20 @@ func (s *Station) growBy(ctx context.Context, row *fsm.Station, aliveSince map[s
 			have = sv
 		}
 	}
+	// A station that was not reached yet, or moved, can't have its address in the tables. Gossip's is
+	// good enough to dial: raft's links make sure who is there.
+	addr := n.Tags[tagRaft]
 	switch {
+	case addr == "":
+		return false, nil
 	case have.ID == "":
-		s.log.Info("taking a station into the group", "station", row.ID)
-		return true, s.replica.AddNonvoter(ctx, row.ID, row.RaftAddress)
-	case have.Addr != row.RaftAddress && have.Voter:
-		return true, s.replica.AddVoter(ctx, row.ID, row.RaftAddress)
-	case have.Voter || time.Since(aliveSince[row.ID]) < healthyFor:
+		s.log.Info("taking a station into the group", "station", row.ID, "raft", addr)
+		return true, s.replica.AddNonvoter(ctx, row.ID, addr)
+	case have.Addr != addr && have.Voter:
+		return true, s.replica.AddVoter(ctx, row.ID, addr)
+	case have.Addr != addr:
+		return true, s.replica.AddNonvoter(ctx, row.ID, addr)
+	case have.Voter || row.APIAddress == "" || time.Since(aliveSince[row.ID]) < s.cfg.HealthyFor:
 		return false, nil
 	}
 	actx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -95,5 +102,5 @@ func (s *Station) growBy(ctx context.Context, row *fsm.Station, aliveSince map[s
 		return false, err
 	}
 	s.log.Info("giving a station its vote", "station", row.ID)
-	return true, s.replica.AddVoter(ctx, row.ID, row.RaftAddress)
+	return true, s.replica.AddVoter(ctx, row.ID, addr)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/sandbar-san/sandbar/controlplane/agents"
 	"github.com/sandbar-san/sandbar/controlplane/discovery"
 	"github.com/sandbar-san/sandbar/controlplane/replica"
+	"github.com/sandbar-san/sandbar/controlplane/rpc"
 	"github.com/sandbar-san/sandbar/fsm"
 	"github.com/sandbar-san/sandbar/internal/gossip"
 	"github.com/sandbar-san/sandbar/internal/stationclient"
@@ -61,7 +62,9 @@ func (m *members) node(role san.Role, id string) (gossip.Node, bool) {
 func (m *members) Endpoints() []string {
 	var out []string
 	for _, row := range m.replica.View().Stations() {
-		out = append(out, row.APIAddress)
+		if row.APIAddress != "" { // one that has enrolled and not yet run has none
+			out = append(out, row.APIAddress)
+		}
 	}
 	if len(out) > 0 {
 		return out
@@ -78,7 +81,9 @@ func (m *members) Endpoints() []string {
 func (m *members) GossipAddresses() []string {
 	var out []string
 	for _, row := range m.replica.View().Stations() {
-		out = append(out, row.GossipAddress)
+		if row.GossipAddress != "" {
+			out = append(out, row.GossipAddress)
+		}
 	}
 	return out
 }
@@ -93,7 +98,7 @@ func (m *members) Suffrage(id san.StationID) string {
 			return "Nonvoter"
 		}
 	}
-	return "None"
+	return rpc.SuffrageNone
 }
 
 // GossipStatus implements rpc.Stations.
@@ -131,13 +136,21 @@ func (w *world) GossipStatus(role san.Role, id string) string {
 // askTimeout bounds one question to another station.
 const askTimeout = time.Second
 
+// known tells whether a station belongs to the cluster. Before the bootstrap everyone with a
+// certificate does; those that founded it are in the Raft group before they are in the tables.
+func (m *members) known(id san.StationID) bool {
+	v := m.replica.View()
+	return v.Cluster() == nil || v.Station(id) != nil || m.Suffrage(id) != rpc.SuffrageNone
+}
+
 // Heartbeats implements discovery.World: this station's own streams and those of all
-// others that answer.
+// others that answer. One that does not answer counts as silent only while gossip sees it: a
+// station that is down holds no streams.
 func (w *world) Heartbeats(ctx context.Context) (ages []discovery.Heartbeat, silent int) {
-	for _, a := range w.hub.Ages(time.Now()) {
+	for _, a := range w.hub.Ages() {
 		ages = append(ages, discovery.Heartbeat{Role: a.Role, ID: a.ID, Incarnation: a.Incarnation, Age: a.Age})
 	}
-	rows := slices.DeleteFunc(w.replica.View().Stations(), func(s *fsm.Station) bool { return s.ID == w.self })
+	rows := slices.DeleteFunc(w.replica.View().Stations(), func(s *fsm.Station) bool { return s.ID == w.self || s.APIAddress == "" })
 	answers := make([][]*pb.HeartbeatAge, len(rows))
 	failed := make([]bool, len(rows))
 	var g errgroup.Group
@@ -153,8 +166,8 @@ func (w *world) Heartbeats(ctx context.Context) (ages []discovery.Heartbeat, sil
 		})
 	}
 	_ = g.Wait() // the functions return no errors
-	for i := range rows {
-		if failed[i] {
+	for i, row := range rows {
+		if failed[i] && w.GossipStatus(san.RoleStation, string(row.ID)) == string(gossip.StatusAlive) {
 			silent++
 		}
 		for _, a := range answers[i] {

@@ -31,6 +31,9 @@ import (
 // alpnRaft keeps a raft link from being mistaken for an API link.
 const alpnRaft = "sandbar-raft/1"
 
+// raftFolder holds the log and the snapshots.
+const raftFolder = "raft"
+
 // Station is a running station's parts.
 type Station struct {
 	cfg      Config
@@ -80,7 +83,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return errors.Join(err, s.replica.Close())
 	}
 	if err := s.wire(); err != nil {
-		return err
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		return errors.Join(err, s.replica.Close(), s.gossip.Run(over)) // which closes it
 	}
 	s.log.Info("station runs", "station", cfg.ID, "cluster", s.cluster(), "api", cfg.APIAdvertise)
 	return s.run(ctx, apiListener)
@@ -106,7 +111,7 @@ func (s *Station) openReplica(l net.Listener) error {
 	server.NextProtos, client.NextProtos = []string{alpnRaft}, []string{alpnRaft}
 	var err error
 	s.replica, err = replica.Open(replica.Config{
-		ID: s.cfg.ID, Dir: s.dir.Path("raft"), Advertise: s.cfg.RaftAdvertise, Listener: l,
+		ID: s.cfg.ID, Dir: s.dir.Path(raftFolder), Advertise: s.cfg.RaftAdvertise, Listener: l,
 		ServerTLS: server, ClientTLS: client, PeerID: stationID,
 		Machine: s.machine, Timing: s.cfg.RaftTiming, Logger: s.log,
 	})
@@ -134,7 +139,7 @@ func (s *Station) startGossip() error {
 		Join:   s.gossipJoin,
 		Logger: s.log,
 	})
-	return err
+	return san.Wrap("gossip-listen", err)
 }
 
 // gossipJoin are candidates to join the gossip at: what enrolment told and what the tables say.
@@ -179,7 +184,7 @@ func (s *Station) wire() error {
 		Self: s.cfg.ID, Version: s.cfg.Version, Replica: s.replica, Machine: s.machine,
 		Peers: s.members, Stations: s.members, Identity: s.self.identity, Sealer: s.self.sealer, Keys: s.self.keys,
 		Founder: enrolNow, Agents: s.hub,
-		Peer: &agents.Peer{Hub: s.hub, Intake: s.intake, Proposer: s.replica, Bootstrap: s.bootstrapState},
+		Peer: &agents.Peer{Hub: s.hub, Intake: s.intake, Proposer: s.replica, Bootstrap: s.bootstrapState, Known: s.members.known},
 		Log:  s.log.With("part", "rpc"),
 	})
 	return nil

@@ -34,11 +34,14 @@ func ToConnect(err error) error {
 	if errors.As(err, &ce) {
 		return ce
 	}
+	var known *san.Error
 	switch {
+	case errors.As(err, &known): // what ended a wait matters less than what is known of its outcome
 	case errors.Is(err, context.DeadlineExceeded):
 		return connect.NewError(connect.CodeDeadlineExceeded, err)
 	case errors.Is(err, context.Canceled):
-		return connect.NewError(connect.CodeCanceled, err)
+		// Whoever still listens did not cancel: the station is stopping, and another one will do.
+		return connect.NewError(connect.CodeUnavailable, err)
 	}
 	kind := san.KindOf(err)
 	out := connect.NewError(codeOf[kind], err)
@@ -49,13 +52,38 @@ func ToConnect(err error) error {
 }
 
 // FromConnect turns a client's error into one with a kind, keeping only the message
-// that the station wrote.
+// that the station wrote. What no station said, because the connection failed, is KindUnavailable
+// (it may have taken effect), or the kind that TLS refused the other side with.
 func FromConnect(err error) error {
 	var ce *connect.Error
 	if err == nil || !errors.As(err, &ce) {
 		return err
 	}
-	return san.Errorf(kindOf(ce), "%s", ce.Message())
+	if connect.IsWireError(ce) {
+		return san.Errorf(kindOf(ce), "%s", ce.Message())
+	}
+	var known *san.Error
+	switch {
+	case errors.As(ce, &known):
+		return &san.Error{Kind: known.Kind, Err: ce.Unwrap()}
+	case Lost(err):
+		return &san.Error{Kind: san.KindUnavailable, Err: ce.Unwrap()}
+	}
+	return &san.Error{Kind: kindOf(ce), Err: ce.Unwrap()}
+}
+
+// Lost reports whether err is of a call whose connection failed, or whose time ran out, before a
+// station had answered: the call may have taken effect, and another station may answer.
+func Lost(err error) bool {
+	var ce *connect.Error
+	if !errors.As(err, &ce) || connect.IsWireError(ce) {
+		return false
+	}
+	switch ce.Code() {
+	case connect.CodeUnknown, connect.CodeInternal, connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded, connect.CodeAborted:
+		return true
+	}
+	return false
 }
 
 func kindOf(ce *connect.Error) san.Kind {

@@ -1,7 +1,10 @@
 package agents
 
 import (
-	"log/slog"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sandbar-san/sandbar/api/convert"
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
@@ -12,15 +15,20 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// chunkObjects bounds one message of a full state: about 1 MiB.
-const chunkObjects = 1000
+// chunkObjects and chunkBytes bound one message.
+const (
+	chunkObjects = 1000
+	chunkBytes   = 1 << 20
+)
+
+// errSecret marks a secret that can't be opened under this station's cluster key.
+var errSecret = errors.New("its secret can't be opened")
 
 // desired works out what one agent shall have. It is pure but for opening envelopes.
 type desired struct {
 	role   san.Role
 	id     string
 	sealer *identity.Sealer
-	log    *slog.Logger
 }
 
 // approved tells whether the agent may be given anything.
@@ -34,53 +42,67 @@ func (d *desired) approved(v fsm.View) bool {
 }
 
 // full is all that v has for the agent, in messages of bounded size.
-func (d *desired) full(v fsm.View) []*pb.DesiredState {
-	all := &pb.DesiredState{}
-	if d.approved(v) {
-		if d.role == san.RoleUnit {
-			for _, vol := range v.VolumesOn(san.UnitID(d.id)) {
-				d.addVolume(v, vol, all)
-			}
-		} else {
-			for _, a := range v.AssignmentsTo(san.HostID(d.id)) {
-				d.addAssignment(v, a, all)
-			}
+func (d *desired) full(v fsm.View) ([]*pb.DesiredState, error) {
+	all := &pb.DesiredState{Full: true, Stamp: convert.StampProto(v.Stamp(v.Index()))}
+	var err error
+	switch {
+	case !d.approved(v):
+	case d.role == san.RoleUnit:
+		for _, vol := range v.VolumesOn(san.UnitID(d.id)) {
+			err = errors.Join(err, d.addVolume(v, vol, all))
+		}
+	default:
+		for _, a := range v.AssignmentsTo(san.HostID(d.id)) {
+			err = errors.Join(err, d.addAssignment(v, a, all))
 		}
 	}
-	return chunk(all, v)
+	return chunk(all), err
 }
 
-func chunk(all *pb.DesiredState, v fsm.View) []*pb.DesiredState {
+// chunk splits a state into messages of bounded size, at least one.
+func chunk(all *pb.DesiredState) []*pb.DesiredState {
 	var out []*pb.DesiredState
-	r, a := all.Replicas, all.Assignments
-	for {
-		m := &pb.DesiredState{Full: true, Stamp: convert.StampProto(v.Stamp(v.Index()))}
-		n := min(len(r), chunkObjects)
-		m.Replicas, r = r[:n], r[n:]
-		n = min(len(a), chunkObjects-n)
-		m.Assignments, a = a[:n], a[n:]
-		m.More = len(r)+len(a) > 0
-		if out = append(out, m); !m.More {
-			return out
+	var m *pb.DesiredState
+	size, n := 0, 0
+	next := func(add int) {
+		if m == nil || n == chunkObjects || n > 0 && size+add > chunkBytes {
+			m = &pb.DesiredState{Full: all.Full, Stamp: all.Stamp}
+			out, size, n = append(out, m), 0, 0
 		}
+		size, n = size+add, n+1
 	}
+	for _, r := range all.Replicas {
+		next(proto.Size(r))
+		m.Replicas = append(m.Replicas, r)
+	}
+	for _, a := range all.Assignments {
+		next(proto.Size(a))
+		m.Assignments = append(m.Assignments, a)
+	}
+	if m == nil {
+		return []*pb.DesiredState{all}
+	}
+	for i := range out[:len(out)-1] {
+		out[i].More = all.Full
+	}
+	return out
 }
 
-// changes is what a batch of changes means for the agent: nil if nothing. again asks for a
-// full state, because what the agent may have changed as a whole.
-func (d *desired) changes(v fsm.View, batch []fsm.Change) (out *pb.DesiredState, again bool) {
-	out = &pb.DesiredState{Stamp: convert.StampProto(v.Stamp(v.Index()))}
+// changes is what a batch of changes means for the agent, in messages of bounded size: none if
+// nothing. again asks for a full state, because what the agent may have changed as a whole.
+func (d *desired) changes(v fsm.View, batch []fsm.Change) (out []*pb.DesiredState, again bool, err error) {
+	all := &pb.DesiredState{Stamp: convert.StampProto(v.Stamp(v.Index()))}
 	seen := map[string]bool{}
 	for _, ch := range batch {
 		if d.changesApproval(ch) {
-			return nil, true
+			return nil, true, nil
 		}
-		d.change(v, ch, out, seen)
+		err = errors.Join(err, d.change(v, ch, all, seen))
 	}
-	if len(out.Replicas)+len(out.Assignments) == 0 || !d.approved(v) {
-		return nil, false
+	if len(all.Replicas)+len(all.Assignments) == 0 || !d.approved(v) {
+		return nil, false, nil
 	}
-	return out, false
+	return chunk(all), false, err
 }
 
 func (d *desired) changesApproval(ch fsm.Change) bool {
@@ -93,17 +115,17 @@ func (d *desired) changesApproval(ch fsm.Change) bool {
 }
 
 // change adds the objects that one change touches, each once, as v has them now.
-func (d *desired) change(v fsm.View, ch fsm.Change, out *pb.DesiredState, seen map[string]bool) {
-	once := func(key string, add func()) {
+func (d *desired) change(v fsm.View, ch fsm.Change, out *pb.DesiredState, seen map[string]bool) (err error) {
+	once := func(key string, add func() error) {
 		if !seen[key] {
 			seen[key] = true
-			add()
+			err = errors.Join(err, add())
 		}
 	}
 	assignments := func(rows []*fsm.Assignment) {
 		for _, a := range rows {
 			if d.concerns(v, a) {
-				once("a"+fsm.AssignmentKey(a.Volume, a.Host), func() { d.addAssignment(v, a, out) })
+				once("a"+fsm.AssignmentKey(a.Volume, a.Host), func() error { return d.addAssignment(v, a, out) })
 			}
 		}
 	}
@@ -111,10 +133,10 @@ func (d *desired) change(v fsm.View, ch fsm.Change, out *pb.DesiredState, seen m
 	case fsm.TableVolumes:
 		vol := v.Volume(san.VolumeID(ch.ID))
 		if vol == nil {
-			return
+			return nil
 		}
 		if d.role == san.RoleUnit && holds(vol, san.UnitID(d.id)) {
-			once("v"+ch.ID, func() { d.addReplica(v, vol, out) })
+			once("v"+ch.ID, func() error { d.addReplica(v, vol, out); return nil })
 		}
 		assignments(v.AssignmentsOf(vol.ID))
 	case fsm.TableAssignments:
@@ -128,6 +150,7 @@ func (d *desired) change(v fsm.View, ch fsm.Change, out *pb.DesiredState, seen m
 			assignments(v.AssignmentsTo(san.HostID(d.id)))
 		}
 	}
+	return err
 }
 
 func portalChanged(ch fsm.Change) bool {
@@ -136,7 +159,7 @@ func portalChanged(ch fsm.Change) bool {
 	return ok1 && ok2 && before.Portal != after.Portal
 }
 
-func (d *desired) assignmentChange(v fsm.View, ch fsm.Change, out *pb.DesiredState, once func(string, func())) {
+func (d *desired) assignmentChange(v fsm.View, ch fsm.Change, out *pb.DesiredState, once func(string, func() error)) {
 	row, _ := ch.New.(*fsm.Assignment)
 	if row == nil {
 		row, _ = ch.Old.(*fsm.Assignment)
@@ -144,15 +167,15 @@ func (d *desired) assignmentChange(v fsm.View, ch fsm.Change, out *pb.DesiredSta
 	if row == nil || !d.concerns(v, row) {
 		return
 	}
-	once("a"+ch.ID, func() {
+	once("a"+ch.ID, func() error {
 		if now := v.Assignment(row.Volume, row.Host); now != nil {
-			d.addAssignment(v, now, out)
-			return
+			return d.addAssignment(v, now, out)
 		}
 		out.Assignments = append(out.Assignments, &pb.DesiredAssignment{
 			Stamp: convert.StampProto(v.Stamp(ch.Index)), VolumeId: string(row.Volume), HostId: string(row.Host),
 			Generation: uint64(row.Generation), Gone: true,
 		})
+		return nil
 	})
 }
 
@@ -174,11 +197,13 @@ func holds(vol *fsm.Volume, u san.UnitID) bool {
 	return false
 }
 
-func (d *desired) addVolume(v fsm.View, vol *fsm.Volume, out *pb.DesiredState) {
+func (d *desired) addVolume(v fsm.View, vol *fsm.Volume, out *pb.DesiredState) error {
 	d.addReplica(v, vol, out)
+	var err error
 	for _, a := range v.AssignmentsOf(vol.ID) {
-		d.addAssignment(v, a, out)
+		err = errors.Join(err, d.addAssignment(v, a, out))
 	}
+	return err
 }
 
 func (d *desired) addReplica(v fsm.View, vol *fsm.Volume, out *pb.DesiredState) {
@@ -199,11 +224,16 @@ func (d *desired) addReplica(v fsm.View, vol *fsm.Volume, out *pb.DesiredState) 
 }
 
 // addAssignment is the seed's three-party sync: the unit learns host, initiator names,
-// addresses, secret and size; the host learns portals, target names and LBAs.
-func (d *desired) addAssignment(v fsm.View, a *fsm.Assignment, out *pb.DesiredState) {
+// addresses, secret and size; the host learns portals, target names and LBAs. A secret that this
+// station can't open is an error: a state without that assignment would take it from the agent.
+func (d *desired) addAssignment(v fsm.View, a *fsm.Assignment, out *pb.DesiredState) error {
 	vol, host := v.Volume(a.Volume), v.Host(a.Host)
 	if vol == nil || host == nil {
-		return
+		return nil
+	}
+	secret, err := secrets.OpenCHAP(d.sealer, a)
+	if err != nil {
+		return fmt.Errorf("assignment of volume %s to host %s: %w: %w", a.Volume, a.Host, errSecret, err)
 	}
 	index := max(a.Meta.ModifyIndex, host.Meta.ModifyIndex, vol.Meta.ModifyIndex)
 	m := &pb.DesiredAssignment{
@@ -227,12 +257,7 @@ func (d *desired) addAssignment(v fsm.View, a *fsm.Assignment, out *pb.DesiredSt
 		m.Paths = append(m.Paths, p)
 	}
 	m.Stamp = convert.StampProto(v.Stamp(index))
-	secret, err := secrets.OpenCHAP(d.sealer, a)
-	if err != nil {
-		// Without its secret nobody could log in: leave the agent as it is and say so.
-		d.log.Error("an assignment's secret can't be opened; its parties are not told", "volume", a.Volume, "host", a.Host, "err", err)
-		return
-	}
 	m.ChapSecret = secret
 	out.Assignments = append(out.Assignments, m)
+	return nil
 }

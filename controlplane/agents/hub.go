@@ -1,6 +1,7 @@
 package agents
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -59,8 +60,11 @@ type Age struct {
 type Hub struct {
 	cfg HubConfig
 
-	mu   sync.Mutex
-	live map[agentKey]*session
+	base time.Time // of clock
+
+	mu      sync.Mutex
+	live    map[agentKey]*session
+	streams int // those not brought in yet included
 
 	lost chan *pb.AgentMessage
 }
@@ -72,8 +76,11 @@ type agentKey struct {
 
 // NewHub makes a Hub.
 func NewHub(cfg HubConfig) *Hub {
-	return &Hub{cfg: cfg, live: map[agentKey]*session{}, lost: make(chan *pb.AgentMessage, lostQueue)}
+	return &Hub{cfg: cfg, base: time.Now(), live: map[agentKey]*session{}, lost: make(chan *pb.AgentMessage, lostQueue)}
 }
+
+// clock is the time since the hub began. It goes on evenly when somebody sets the machine's.
+func (h *Hub) clock() time.Duration { return time.Since(h.base) }
 
 // Run tells the leader of lost streams until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
@@ -91,34 +98,45 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 }
 
-// Ages tells how long ago each agent that holds a stream to this station was heard.
-func (h *Hub) Ages(now time.Time) []Age {
+// Ages tells how long ago each agent that holds a stream to this station was heard, by role and id.
+func (h *Hub) Ages() []Age {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := make([]Age, 0, len(h.live))
 	for k, s := range h.live {
-		out = append(out, Age{Role: k.role, ID: k.id, Incarnation: s.incarnation, Age: now.Sub(s.heard())})
+		out = append(out, Age{Role: k.role, ID: k.id, Incarnation: s.incarnation, Age: s.silentFor()})
 	}
 	slices.SortFunc(out, func(a, b Age) int {
-		if a.ID != b.ID && a.ID < b.ID {
-			return -1
-		}
-		return 1
+		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.ID, b.ID))
 	})
 	return out
 }
 
+// admit counts one more stream; dismiss counts it out.
+func (h *Hub) admit() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.streams >= maxStreams {
+		return san.Errorf(san.KindUnavailable, "station %s holds %d agents' streams, its limit; use another station", h.cfg.Self, h.streams)
+	}
+	h.streams++
+	return nil
+}
+
+func (h *Hub) dismiss() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.streams--
+}
+
 // enter makes s its agent's stream; the one before it is ended.
-func (h *Hub) enter(s *session) error {
+func (h *Hub) enter(s *session) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if old := h.live[s.key]; old != nil {
 		old.cancel(errReplaced)
-	} else if len(h.live) >= maxStreams {
-		return san.Errorf(san.KindUnavailable, "station %s holds %d agents' streams, its limit; use another station", h.cfg.Self, len(h.live))
 	}
 	h.live[s.key] = s
-	return nil
 }
 
 // leave removes s and tells whether it was still its agent's stream.

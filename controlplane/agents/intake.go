@@ -3,6 +3,7 @@ package agents
 import (
 	"context"
 	"time"
+	"unicode/utf8"
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/fsm"
@@ -10,8 +11,11 @@ import (
 )
 
 const (
-	// reportsPerEntry bounds one log entry of reports, about 200 KiB.
+	// reportsPerEntry and bytesPerEntry bound one log entry of reports; the log takes 512 KiB.
 	reportsPerEntry = 1000
+	bytesPerEntry   = 256 << 10
+	// reportOverhead is about what a report takes beside its texts.
+	reportOverhead = 48
 	// reportsEvery spaces log entries of reports: the first after a quiet time goes at once,
 	// then many share an entry, so that they don't compete with operators' changes for the
 	// log's disk.
@@ -83,13 +87,26 @@ func (in *Intake) commit(ctx context.Context, items []batchItem) {
 	}
 	var err error
 	for len(all) > 0 && err == nil {
-		n := min(len(all), reportsPerEntry)
+		n := entryLength(all)
 		err = in.do(ctx, &fsm.Reports{H: header("agents"), Reports: all[:n]})
 		all = all[n:]
 	}
 	for _, it := range items {
 		it.done <- err
 	}
+}
+
+// entryLength is how many of reports, at least one, fit into one log entry.
+func entryLength(reports []fsm.Report) int {
+	size := 0
+	for i := range reports {
+		r := &reports[i]
+		size += reportOverhead + len(r.Role) + len(r.Agent) + len(r.CertSerial) + len(r.Volume) + len(r.Host) + len(r.Error)
+		if i == reportsPerEntry || i > 0 && size > bytesPerEntry {
+			return i
+		}
+	}
+	return len(reports)
 }
 
 func header(principal string) fsm.Header {
@@ -129,14 +146,10 @@ func (in *Intake) Submit(ctx context.Context, m *pb.AgentMessage) error {
 func (in *Intake) reports(ctx context.Context, m *pb.AgentMessage, batch *pb.ReportBatch) error {
 	it := batchItem{done: make(chan error, 1)}
 	for _, r := range batch.Reports {
-		text := r.Error
-		if len(text) > maxReportError {
-			text = text[:maxReportError]
-		}
 		it.reports = append(it.reports, fsm.Report{
 			Role: san.Role(m.Role), Agent: m.Id, CertSerial: m.CertSerial, Incarnation: san.Incarnation(m.Incarnation),
 			Kind: fsm.ReportKind(r.Kind), Volume: san.VolumeID(r.VolumeId), Host: san.HostID(r.HostId),
-			Generation: san.Generation(r.Generation), Error: text,
+			Generation: san.Generation(r.Generation), Error: clip(r.Error),
 		})
 	}
 	select {
@@ -150,6 +163,18 @@ func (in *Intake) reports(ctx context.Context, m *pb.AgentMessage, batch *pb.Rep
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// clip bounds an agent's text, without cutting a character in two: the log takes UTF-8 only.
+func clip(text string) string {
+	if len(text) <= maxReportError {
+		return text
+	}
+	n := maxReportError
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
 }
 
 func helloCommand(role san.Role, m *pb.AgentMessage, h *pb.Hello) fsm.Command {

@@ -2,7 +2,6 @@ package agents
 
 import (
 	"context"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -26,20 +25,25 @@ type Peer struct {
 	Intake    *Intake
 	Proposer  Proposer
 	Bootstrap func() (Bootstrap, error)
+	// Known tells whether a station still belongs to the cluster: a certificate outlives a removal.
+	Known func(san.StationID) bool
 }
 
 // stationOnly refuses all but stations of this cluster.
-func stationOnly(ctx context.Context) error {
+func (p *Peer) stationOnly(ctx context.Context) error {
 	peer, ok, err := identity.PeerFrom(ctx)
-	if err != nil || !ok || peer.Role != san.RoleStation {
-		return connect.NewError(connect.CodePermissionDenied, san.Errorf(san.KindDenied, "only stations may call this service"))
+	switch {
+	case err != nil || !ok || peer.Role != san.RoleStation:
+		return convert.ToConnect(san.Errorf(san.KindDenied, "only stations may call this service"))
+	case !p.Known(san.StationID(peer.ID)):
+		return convert.ToConnect(san.Errorf(san.KindDenied, "station %s is no member of this cluster any more; enrol it with a new join token", peer.ID))
 	}
 	return nil
 }
 
 // Submit implements PeerService. Its messages are committed in order.
 func (p *Peer) Submit(ctx context.Context, req *connect.Request[pb.SubmitRequest]) (*connect.Response[pb.SubmitResponse], error) {
-	if err := stationOnly(ctx); err != nil {
+	if err := p.stationOnly(ctx); err != nil {
 		return nil, err
 	}
 	out := &pb.SubmitResponse{}
@@ -59,11 +63,11 @@ func (p *Peer) Submit(ctx context.Context, req *connect.Request[pb.SubmitRequest
 
 // HeartbeatAges implements PeerService.
 func (p *Peer) HeartbeatAges(ctx context.Context, _ *connect.Request[pb.HeartbeatAgesRequest]) (*connect.Response[pb.HeartbeatAgesResponse], error) {
-	if err := stationOnly(ctx); err != nil {
+	if err := p.stationOnly(ctx); err != nil {
 		return nil, err
 	}
 	out := &pb.HeartbeatAgesResponse{}
-	for _, a := range p.Hub.Ages(time.Now()) {
+	for _, a := range p.Hub.Ages() {
 		out.Ages = append(out.Ages, &pb.HeartbeatAge{Role: string(a.Role), Id: a.ID, Incarnation: uint64(a.Incarnation), AgeMillis: a.Age.Milliseconds()})
 	}
 	return connect.NewResponse(out), nil
@@ -71,7 +75,7 @@ func (p *Peer) HeartbeatAges(ctx context.Context, _ *connect.Request[pb.Heartbea
 
 // Propose implements PeerService.
 func (p *Peer) Propose(ctx context.Context, req *connect.Request[pb.ProposeRequest]) (*connect.Response[pb.ProposeResponse], error) {
-	if err := stationOnly(ctx); err != nil {
+	if err := p.stationOnly(ctx); err != nil {
 		return nil, err
 	}
 	cmd, err := fsm.Decode(req.Msg.Command)
@@ -90,7 +94,7 @@ func (p *Peer) Propose(ctx context.Context, req *connect.Request[pb.ProposeReque
 
 // BootstrapState implements PeerService.
 func (p *Peer) BootstrapState(ctx context.Context, _ *connect.Request[pb.BootstrapStateRequest]) (*connect.Response[pb.BootstrapStateResponse], error) {
-	if err := stationOnly(ctx); err != nil {
+	if err := p.stationOnly(ctx); err != nil {
 		return nil, err
 	}
 	b, err := p.Bootstrap()

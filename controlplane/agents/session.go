@@ -22,7 +22,11 @@ var (
 	errReplaced = errors.New("the agent opened a newer stream")
 	errSilent   = errors.New("the agent was silent for too long")
 	errGoodbye  = errors.New("the agent said goodbye")
+	errDisowned = san.Errorf(san.KindUnavailable, "the stations took the agent for lost although this one hears it; dial another")
 )
+
+// sendWait bounds how long an agent may take to accept a message.
+const sendWait = 10 * time.Second
 
 type agentStream = connect.BidiStream[pb.SessionRequest, pb.SessionResponse]
 
@@ -33,38 +37,56 @@ type session struct {
 	serial      string
 	incarnation san.Incarnation
 	stream      *agentStream
+	ctx         context.Context // the request's; for its deadlines alone
 	cancel      context.CancelCauseFunc
-	lastHeard   atomic.Int64 // unix nanoseconds
+	began       time.Duration // on the hub's clock
+	lastHeard   atomic.Int64  // on the hub's clock
 	sendMu      sync.Mutex
 }
 
-func (s *session) heard() time.Time { return time.Unix(0, s.lastHeard.Load()) }
+func (s *session) hear() { s.lastHeard.Store(int64(s.hub.clock())) }
+
+// silentFor is how long ago the agent was heard.
+func (s *session) silentFor() time.Duration {
+	return s.hub.clock() - time.Duration(s.lastHeard.Load())
+}
 
 func (s *session) send(m *pb.SessionResponse) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	return s.stream.Send(m)
+	return SendWithin(s.ctx, sendWait, func() error { return s.stream.Send(m) })
 }
 
-// Session implements AgentService. It returns once all that it started has ended.
+// Session implements AgentService. It returns once all that it started has ended. It must be behind
+// Interruptible.
 func (h *Hub) Session(ctx context.Context, stream *agentStream) error {
 	peer, ok, err := identity.PeerFrom(ctx)
 	if err != nil || !ok || peer.Role != san.RoleUnit && peer.Role != san.RoleHost {
 		return convert.ToConnect(san.Errorf(san.KindUnauthenticated, "an agent's stream needs the certificate of a unit or host; enrol with a join token"))
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	if err := h.admit(); err != nil {
+		return convert.ToConnect(err)
+	}
+	defer h.dismiss()
+	sctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &session{hub: h, key: agentKey{peer.Role, peer.ID}, serial: peer.Serial, stream: stream, cancel: cancel}
-	hello, err := s.hello(ctx)
+	s := &session{hub: h, key: agentKey{peer.Role, peer.ID}, serial: peer.Serial, stream: stream, ctx: ctx, cancel: cancel, began: h.clock()}
+	hello, err := s.hello(sctx)
 	if err != nil {
 		return convert.ToConnect(err)
 	}
 	s.incarnation = san.Incarnation(hello.Incarnation)
-	s.lastHeard.Store(time.Now().UnixNano())
-	if err := h.enter(s); err != nil {
+	s.hear()
+	// The leader judges the agent before its stream takes the place of one that it may have: an
+	// old copy of its folder, or a certificate that was replaced, must not push it out.
+	m := s.message()
+	m.Message = &pb.AgentMessage_Hello{Hello: hello}
+	if err := h.cfg.Submit.Submit(sctx, m); err != nil {
 		return convert.ToConnect(err)
 	}
-	err = s.run(ctx, hello)
+	s.hear() // it could not speak while the leader was asked
+	h.enter(s)
+	err = s.run(sctx)
 	if h.leave(s) && !errors.Is(err, errGoodbye) {
 		s.lost()
 	}
@@ -81,10 +103,12 @@ func (s *session) hello(ctx context.Context) (*pb.Hello, error) {
 		err error
 	}
 	got := make(chan result, 1)
-	go func() { // ends with the stream, which ends when Session returns
+	go func() {
 		m, err := s.stream.Receive()
 		got <- result{m, err}
 	}()
+	timer := time.NewTimer(helloWait)
+	defer timer.Stop()
 	select {
 	case r := <-got:
 		if r.err != nil {
@@ -94,9 +118,13 @@ func (s *session) hello(ctx context.Context) (*pb.Hello, error) {
 			return nil, san.Errorf(san.KindInvalid, "the first message of a stream must be a hello")
 		}
 		return r.m.GetHello(), nil
-	case <-time.After(helloWait):
+	case <-timer.C:
+		stopReading(s.ctx)
+		<-got
 		return nil, san.Errorf(san.KindInvalid, "no hello came within %v", helloWait)
 	case <-ctx.Done():
+		stopReading(s.ctx)
+		<-got
 		return nil, ctx.Err()
 	}
 }
@@ -105,29 +133,23 @@ func (s *session) message() *pb.AgentMessage {
 	return &pb.AgentMessage{Role: string(s.key.role), Id: s.key.id, CertSerial: s.serial, Incarnation: uint64(s.incarnation)}
 }
 
-// run brings the agent in (Fig. 3a–e) and serves it until the stream ends.
-func (s *session) run(ctx context.Context, hello *pb.Hello) error {
-	m := s.message()
-	m.Message = &pb.AgentMessage_Hello{Hello: hello}
-	if err := s.hub.cfg.Submit.Submit(ctx, m); err != nil {
-		return err
-	}
+// run serves an agent whose hello is committed (Fig. 3a/b) until the stream ends.
+func (s *session) run(ctx context.Context) error {
 	welcome := &pb.Welcome{StationId: string(s.hub.cfg.Self), StationEndpoints: s.hub.cfg.Endpoints(), HeartbeatMillis: uint32(HeartbeatEvery.Milliseconds())}
 	if err := s.send(&pb.SessionResponse{Message: &pb.SessionResponse_Welcome{Welcome: welcome}}); err != nil {
 		return err
 	}
-	if s.key.role == san.RoleUnit {
-		if err := s.send(&pb.SessionResponse{Message: &pb.SessionResponse_NeedStorageInfo{NeedStorageInfo: &pb.NeedStorageInfo{}}}); err != nil {
-			return err
-		}
-	}
 	queue := make(chan *pb.AgentMessage, queueLength)
-	received := make(chan error, 1)
-	go func() { received <- s.receive(ctx, queue) }() // ends when Session returns, with the stream
 	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.receive(gctx, queue) })
 	g.Go(func() error { return s.submit(gctx, queue) })
 	g.Go(func() error { return s.pump(gctx) })
-	g.Go(func() error { return s.watchSilence(gctx, received) })
+	g.Go(func() error { return s.watch(gctx) })
+	g.Go(func() error {
+		<-gctx.Done()
+		stopReading(s.ctx)
+		return nil
+	})
 	err := g.Wait()
 	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
 		err = cause
@@ -145,7 +167,7 @@ func (s *session) receive(ctx context.Context, queue chan<- *pb.AgentMessage) er
 			}
 			return err
 		}
-		s.lastHeard.Store(time.Now().UnixNano())
+		s.hear()
 		m := s.message()
 		switch x := in.Message.(type) {
 		case *pb.SessionRequest_Heartbeat:
@@ -188,17 +210,19 @@ func (s *session) submit(ctx context.Context, queue <-chan *pb.AgentMessage) err
 	}
 }
 
-// watchSilence ends the stream when receiving ended or nothing came for long.
-func (s *session) watchSilence(ctx context.Context, received <-chan error) error {
+// watch ends the stream when nothing came for long, or when the stations' tables still call the
+// agent lost after it was brought in here: they had not heard of it then, and a new hello tells them.
+func (s *session) watch(ctx context.Context) error {
 	tick := time.NewTicker(HeartbeatEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case err := <-received:
-			return err
 		case <-tick.C:
-			if time.Since(s.heard()) > silence {
+			switch {
+			case s.silentFor() > silence:
 				return errSilent
+			case s.hub.clock()-s.began > 2*HeartbeatLease && s.calledLost(s.hub.cfg.Machine.View()):
+				return errDisowned
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -206,11 +230,25 @@ func (s *session) watchSilence(ctx context.Context, received <-chan error) error
 	}
 }
 
+// calledLost tells whether v has the agent, as of this very start, as lost.
+func (s *session) calledLost(v fsm.View) bool {
+	if s.key.role == san.RoleUnit {
+		u := v.Unit(san.UnitID(s.key.id))
+		return u != nil && u.State == fsm.UnitUnreachable && u.Incarnation == s.incarnation
+	}
+	h := v.Host(san.HostID(s.key.id))
+	return h != nil && h.State == fsm.HostOffline && h.Incarnation == s.incarnation
+}
+
 // pump sends the desired state: all of it, then what changes.
 func (s *session) pump(ctx context.Context) error {
-	d := &desired{role: s.key.role, id: s.key.id, sealer: s.hub.cfg.Sealer, log: s.hub.cfg.Log}
+	d := &desired{role: s.key.role, id: s.key.id, sealer: s.hub.cfg.Sealer}
 	for {
-		if err := s.follow(ctx, d); !errors.Is(err, fsm.ErrResync) {
+		err := s.follow(ctx, d)
+		if errors.Is(err, errSecret) {
+			s.hub.cfg.Log.Error("an agent is sent to another station, because this one can't open a secret", "role", s.key.role, "id", s.key.id, "err", err)
+		}
+		if !errors.Is(err, fsm.ErrResync) {
 			return err
 		}
 	}
@@ -231,12 +269,12 @@ func (s *session) follow(ctx context.Context, d *desired) error {
 			return err
 		}
 		v := s.hub.cfg.Machine.View()
-		m, again := d.changes(v, batch)
-		switch {
-		case again:
+		out, again, err := d.changes(v, batch)
+		if err == nil && again {
 			err = s.sendFull(d, v)
-		case m != nil:
-			err = s.send(&pb.SessionResponse{Message: &pb.SessionResponse_DesiredState{DesiredState: m}})
+		}
+		if err == nil {
+			err = s.sendDesired(out)
 		}
 		if err != nil {
 			return err
@@ -244,8 +282,23 @@ func (s *session) follow(ctx context.Context, d *desired) error {
 	}
 }
 
+// sendFull asks a unit that was let in for what it has (Fig. 3c) and sends all that v has for the
+// agent. One that nobody approved is asked for nothing and given nothing.
 func (s *session) sendFull(d *desired, v fsm.View) error {
-	for _, m := range d.full(v) {
+	all, err := d.full(v)
+	if err != nil {
+		return err
+	}
+	if s.key.role == san.RoleUnit && d.approved(v) {
+		if err := s.send(&pb.SessionResponse{Message: &pb.SessionResponse_NeedStorageInfo{NeedStorageInfo: &pb.NeedStorageInfo{}}}); err != nil {
+			return err
+		}
+	}
+	return s.sendDesired(all)
+}
+
+func (s *session) sendDesired(messages []*pb.DesiredState) error {
+	for _, m := range messages {
 		if err := s.send(&pb.SessionResponse{Message: &pb.SessionResponse_DesiredState{DesiredState: m}}); err != nil {
 			return err
 		}

@@ -68,14 +68,20 @@ func (w *Watcher) Hint() {
 // Run looks at all agents, round after round, until ctx (the term) ends.
 func (w *Watcher) Run(ctx context.Context) error {
 	started := time.Now()
+	due := started.Add(roundEvery)
 	timer := time.NewTimer(roundEvery)
 	defer timer.Stop()
 	for {
 		select {
 		case <-w.hint:
-			timer.Reset(settle)
+			// A hint brings the next round forward and never puts it off: hints may come without end.
+			if soon := time.Now().Add(settle); soon.Before(due) {
+				due = soon
+				timer.Reset(settle)
+			}
 			continue
 		case <-timer.C:
+			due = time.Now().Add(roundEvery)
 			timer.Reset(roundEvery)
 		case <-ctx.Done():
 			return nil
@@ -130,6 +136,10 @@ func (w *Watcher) unit(ctx context.Context, u *fsm.Unit, e Evidence) {
 	if verdict != Lost || ctx.Err() != nil {
 		return
 	}
+	// While it was probed it may have come back, maybe as the same incarnation.
+	if now := w.world.View().Unit(u.ID); now == nil || now.Meta.ModifyIndex != u.Meta.ModifyIndex {
+		return
+	}
 	w.log.Warn("unit is unreachable", "unit", u.ID, "incarnation", u.Incarnation, "reason", reason)
 	w.propose(ctx, &fsm.SetUnitState{H: w.header(), ID: u.ID, Incarnation: u.Incarnation, State: fsm.UnitUnreachable, Reason: reason})
 }
@@ -137,6 +147,9 @@ func (w *Watcher) unit(ctx context.Context, u *fsm.Unit, e Evidence) {
 func (w *Watcher) host(ctx context.Context, h *fsm.Host, e Evidence) {
 	verdict, reason := judgeHost(e, w.lease)
 	if verdict != Lost || ctx.Err() != nil {
+		return
+	}
+	if now := w.world.View().Host(h.ID); now == nil || now.Meta.ModifyIndex != h.Meta.ModifyIndex {
 		return
 	}
 	w.log.Warn("host's agent is offline", "host", h.ID, "reason", reason)

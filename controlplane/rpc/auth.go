@@ -7,67 +7,89 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/controlplane/access"
 	"github.com/sandbar-san/sandbar/fsm"
 	"github.com/sandbar-san/sandbar/internal/identity"
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// onBehalfHeader carries the principal that the first station knew by certificate. It
-// counts only from a station's own certificate.
+// onBehalfHeader carries who the first station's caller is by certificate. It counts only from a
+// station's own certificate.
 const onBehalfHeader = "Sandbar-On-Behalf-Of"
+
+// onBehalf is that header's content, in JSON. Without a role the caller showed neither token nor
+// certificate. The leader judges it, by its own tables: another station's may be behind.
+type onBehalf struct {
+	Role   san.Role `json:"role,omitempty"`
+	ID     string   `json:"id,omitempty"`
+	Serial string   `json:"serial,omitempty"`
+}
 
 // Caller is who makes a call.
 type Caller struct {
 	access.Principal
-	// Peer is the certificate at the other end of the connection; zero without one, and
-	// for calls that another station passed on.
-	Peer identity.Peer
+	// Superseded says that the caller's certificate is not the one that its part was given last.
+	// It is good for one thing: to ask again for the newer one, if its delivery was lost.
+	Superseded bool
 }
 
 // authn finds out who calls.
-type authn struct{}
+type authn struct {
+	// member tells whether a station is in the Raft group. Those that founded the cluster are before they are
+	// in the tables.
+	member func(san.StationID) bool
+}
 
-// caller judges a call by its certificate or its token, against the tables of v.
+// callerOf judges the caller of the call with message m against the tables of v.
+func (a *authn) callerOf(ctx context.Context, h http.Header, v fsm.View, m proto.Message) (Caller, error) {
+	c, err := a.caller(ctx, h, v)
+	if _, renewal := m.(*pb.EnrolRequest); err == nil && c.Superseded && !renewal {
+		err = san.Errorf(san.KindUnauthenticated, "%s was given a newer certificate than the one that it shows; let it use that, or enrol it anew", c.name())
+	}
+	return c, err
+}
+
 func (a *authn) caller(ctx context.Context, h http.Header, v fsm.View) (Caller, error) {
 	peer, ok, err := identity.PeerFrom(ctx)
 	if err != nil {
 		return Caller{}, san.Errorf(san.KindUnauthenticated, "certificate: %w", err)
 	}
-	if ok && peer.Role == san.RoleStation && h.Get(onBehalfHeader) != "" {
-		var p access.Principal
-		if err := json.Unmarshal([]byte(h.Get(onBehalfHeader)), &p); err != nil {
+	if text := h.Get(onBehalfHeader); ok && peer.Role == san.RoleStation && text != "" {
+		if !a.stationKnown(peer, v) {
+			return Caller{}, notEnrolled(peer)
+		}
+		var who onBehalf
+		if err := json.Unmarshal([]byte(text), &who); err != nil {
 			return Caller{}, san.Errorf(san.KindInvalid, "header %s of station %s: %w", onBehalfHeader, peer.ID, err)
 		}
-		return Caller{Principal: p}, nil
-	}
-	if bearer := h.Get("Authorization"); bearer != "" {
+		peer, ok = identity.Peer{Role: who.Role, ID: who.ID, Serial: who.Serial}, who.Role != ""
+	} else if bearer := h.Get("Authorization"); bearer != "" {
 		p, err := byToken(bearer, v)
 		return Caller{Principal: p}, err
 	}
 	if ok {
-		p, err := byCertificate(peer, v)
-		return Caller{Principal: p, Peer: peer}, err
+		return a.byCertificate(peer, v)
 	}
 	return Caller{Principal: access.Anonymous()}, nil
 }
 
-// passOn copies to out what the leader needs to know the caller: the token as it came, or
-// the principal that this station knows by certificate.
-func (a *authn) passOn(ctx context.Context, in, out http.Header, v fsm.View) error {
+// passOn copies to out what the leader needs to know the caller: the token as it came, or what
+// the certificate says.
+func (a *authn) passOn(ctx context.Context, in, out http.Header) error {
 	if bearer := in.Get("Authorization"); bearer != "" {
 		out.Set("Authorization", bearer)
 		return nil
 	}
-	p := access.Anonymous()
+	var who onBehalf
 	if peer, ok, err := identity.PeerFrom(ctx); err != nil {
 		return san.Errorf(san.KindUnauthenticated, "certificate: %w", err)
 	} else if ok {
-		if p, err = byCertificate(peer, v); err != nil {
-			return err
-		}
+		who = onBehalf{Role: peer.Role, ID: peer.ID, Serial: peer.Serial}
 	}
-	b, err := json.Marshal(p)
+	b, err := json.Marshal(who)
 	if err != nil {
 		return err
 	}
@@ -94,23 +116,30 @@ func byToken(header string, v fsm.View) (access.Principal, error) {
 	return access.OfToken(row.Name, access.Role(row.Role), row.Host), nil
 }
 
-// byCertificate refuses certificates of parts that are no longer in the tables.
-func byCertificate(p identity.Peer, v fsm.View) (access.Principal, error) {
-	known, approved := p.Role == san.RoleStation && stationKnown(p, v), false
+// byCertificate refuses certificates of parts that are no longer in the tables. A unit's or
+// host's must be the one that it was given last: a part of the same name may have been there before.
+func (a *authn) byCertificate(p identity.Peer, v fsm.View) (Caller, error) {
+	known, approved, serial := false, false, p.Serial
 	switch p.Role {
+	case san.RoleStation:
+		known = a.stationKnown(p, v)
 	case san.RoleUnit:
 		if u := v.Unit(san.UnitID(p.ID)); u != nil {
-			known, approved = true, u.Approved
+			known, approved, serial = true, u.Approved, u.CertSerial
 		}
 	case san.RoleHost:
 		if h := v.Host(san.HostID(p.ID)); h != nil {
-			known, approved = h.Agent, h.Agent
+			known, approved, serial = h.Agent, h.Agent, h.CertSerial
 		}
 	}
 	if !known {
-		return access.Principal{}, san.Errorf(san.KindUnauthenticated, "%s %s is not enrolled in this cluster any more; enrol it with a new join token", p.Role, p.ID)
+		return Caller{}, notEnrolled(p)
 	}
-	return access.OfPeer(p, approved), nil
+	return Caller{Principal: access.OfPeer(p, approved), Superseded: serial != p.Serial}, nil
+}
+
+func notEnrolled(p identity.Peer) error {
+	return san.Errorf(san.KindUnauthenticated, "%s %s is not enrolled in this cluster any more; enrol it with a new join token", p.Role, p.ID)
 }
 
 // name is how the caller appears in the audit and as the owner of request ids.
@@ -118,6 +147,7 @@ func (c Caller) name() string { return c.Principal.String() }
 
 // stationKnown refuses stations that were removed. While the tables are still empty (the
 // bootstrap) every station with a certificate counts.
-func stationKnown(p identity.Peer, v fsm.View) bool {
-	return v.Cluster() == nil || v.Station(san.StationID(p.ID)) != nil
+func (a *authn) stationKnown(p identity.Peer, v fsm.View) bool {
+	id := san.StationID(p.ID)
+	return v.Cluster() == nil || v.Station(id) != nil || a.member(id)
 }

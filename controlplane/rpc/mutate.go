@@ -3,9 +3,9 @@ package rpc
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
@@ -16,6 +16,15 @@ import (
 )
 
 const requestIDField = "request_id"
+
+// requestID is m's, empty for a message that has none.
+func requestID(m proto.Message) san.RequestID {
+	r := m.ProtoReflect()
+	if fd := r.Descriptor().Fields().ByName(requestIDField); fd != nil {
+		return san.RequestID(r.Get(fd).String())
+	}
+	return ""
+}
 
 // ensureRequestID gives a mutation that has no request id one, before the first try, so
 // that passing it on and trying again are safe.
@@ -33,6 +42,11 @@ func (s *Server) header(c Caller, m proto.Message) (h fsm.Header, replay *fsm.Re
 	r := m.ProtoReflect()
 	fd := r.Descriptor().Fields().ByName(requestIDField)
 	h = fsm.Header{At: s.now(), Principal: c.name(), RequestID: san.RequestID(r.Get(fd).String())}
+	for _, c := range []byte(h.RequestID) {
+		if c < '!' || c > '~' {
+			return h, nil, san.Errorf(san.KindInvalid, "request id %q has a character that is not printable ASCII; a UUID will do", h.RequestID)
+		}
+	}
 	content := proto.Clone(m)
 	content.ProtoReflect().Clear(fd)
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(content)
@@ -64,8 +78,6 @@ func (s *Server) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, erro
 	}
 	return res, err
 }
-
-var errNoRow = errors.New("the row is gone again")
 
 // findVolume resolves a volume's id or name.
 func findVolume(v fsm.View, s string) (*fsm.Volume, error) {
@@ -101,12 +113,18 @@ func findUnit(v fsm.View, s string) (*fsm.Unit, error) {
 	return nil, san.Errorf(san.KindNotFound, "unit %q does not exist; 'sandbar unit list' shows those that do", clip(s))
 }
 
-// clip keeps what a caller sent short enough to be put into a message.
+// clip keeps what a caller sent short enough to be put into a message, and cuts no character
+// in two: messages are UTF-8 (gRPC refuses others).
 func clip(s string) string {
-	if len(s) > 80 {
-		return s[:77] + "..."
+	const most = 80
+	if len(s) <= most {
+		return s
 	}
-	return s
+	n := most - len("...")
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "..."
 }
 
 // mutationOf is a mutation's message that names its object by id.

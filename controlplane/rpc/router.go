@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,6 +40,22 @@ type router struct {
 	peers   Peers
 	auth    *authn
 	log     *slog.Logger
+	settled atomic.Uint64 // the term in which this leader is known to have seen all that came before it
+}
+
+// settle waits, once per term, until this leader's tables have all that was committed
+// before its term. Before that it could refuse what it merely has not seen yet, and let in who was
+// shut out.
+func (r *router) settle(ctx context.Context) error {
+	term := r.replica.Term()
+	if term != 0 && r.settled.Load() == term {
+		return nil
+	}
+	if _, err := r.replica.ReadIndex(ctx); err != nil {
+		return err
+	}
+	r.settled.Store(term)
+	return nil
 }
 
 // remoteCall is the method of a service client at some station.
@@ -65,11 +82,7 @@ func lead[Q, A any](ctx context.Context, r *router, req *connect.Request[Q], rem
 
 func leadOnce[Q, A any](ctx context.Context, r *router, req *connect.Request[Q], remote remoteCall[Q, A], local func(context.Context, Caller, *Q) (*A, error)) (*connect.Response[A], error) {
 	if r.replica.IsLeader() {
-		caller, err := r.auth.caller(ctx, req.Header(), r.replica.View())
-		if err != nil {
-			return nil, err
-		}
-		out, err := local(ctx, caller, req.Msg)
+		out, err := leadHere(ctx, r, req, local)
 		if err != nil {
 			return nil, err
 		}
@@ -88,14 +101,43 @@ func leadOnce[Q, A any](ctx context.Context, r *router, req *connect.Request[Q],
 	}
 	freq := connect.NewRequest(req.Msg)
 	freq.Header().Set(forwardedHeader, string(r.self))
-	if err := r.auth.passOn(ctx, req.Header(), freq.Header(), r.replica.View()); err != nil {
+	if err := r.auth.passOn(ctx, req.Header(), freq.Header()); err != nil {
 		return nil, err
 	}
 	resp, err := remote(ctx, ep, freq)
-	if err != nil {
-		return nil, san.Wrap("leader "+string(id), convert.FromConnect(err))
+	switch {
+	case convert.Lost(err):
+		return nil, san.Errorf(san.KindUnknown, "the leader, station %s, was lost before it answered; ask again with the same request id: %w", id, convert.FromConnect(err))
+	case err != nil:
+		return nil, convert.FromConnect(err)
 	}
 	return connect.NewResponse(resp.Msg), nil
+}
+
+// leadHere runs local on this station, which takes itself for the leader.
+func leadHere[Q, A any](ctx context.Context, r *router, req *connect.Request[Q], local func(context.Context, Caller, *Q) (*A, error)) (*A, error) {
+	if err := r.settle(ctx); err != nil {
+		return nil, err
+	}
+	m := any(req.Msg).(proto.Message)
+	v := r.replica.View()
+	caller, err := r.auth.callerOf(ctx, req.Header(), v, m)
+	if err == nil {
+		var out *A
+		if out, err = local(ctx, caller, req.Msg); err == nil || tryAgain(err) {
+			return out, err
+		}
+	}
+	// A refusal tells what the tables hold, which only a leader that still is one knows.
+	now, lost := r.replica.ReadIndex(ctx)
+	if lost != nil {
+		return nil, lost
+	}
+	// The same request may have been answered meanwhile: a retry that overtook its first try.
+	if id := requestID(m); id != "" && v.Request(caller.name(), id) == nil && now.Request(caller.name(), id) != nil {
+		return local(ctx, caller, req.Msg)
+	}
+	return nil, err
 }
 
 // tryAgain tells whether another try, maybe at another leader, can help. An unknown
@@ -108,7 +150,7 @@ func tryAgain(err error) bool {
 // local answers from this station's own tables.
 func local[Q, A any](ctx context.Context, r *router, req *connect.Request[Q], fn func(context.Context, Caller, fsm.View, *Q) (*A, error)) (*connect.Response[A], error) {
 	v := r.replica.View()
-	caller, err := r.auth.caller(ctx, req.Header(), v)
+	caller, err := r.auth.callerOf(ctx, req.Header(), v, any(req.Msg).(proto.Message))
 	if err != nil {
 		return nil, convert.ToConnect(err)
 	}

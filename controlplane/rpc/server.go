@@ -4,12 +4,15 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/validate"
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/api/gen/sandbar/v1/sandbarv1connect"
+	"github.com/sandbar-san/sandbar/controlplane/agents"
 	"github.com/sandbar-san/sandbar/controlplane/replica"
 	"github.com/sandbar-san/sandbar/fsm"
 	"github.com/sandbar-san/sandbar/internal/identity"
@@ -35,6 +38,9 @@ type Stations interface {
 	// GossipStatus is what gossip says of a station.
 	GossipStatus(id san.StationID) string
 }
+
+// SuffrageNone is the part in the Raft group of a station that is not in it.
+const SuffrageNone = "None"
 
 // Keys are the cluster's shared secrets, handed to those who enrol.
 type Keys struct {
@@ -80,7 +86,9 @@ type Server struct {
 // New makes a Server.
 func New(cfg Config) *Server {
 	return &Server{
-		router:   router{self: cfg.Self, replica: cfg.Replica, peers: cfg.Peers, auth: &authn{}, log: cfg.Log},
+		router: router{self: cfg.Self, replica: cfg.Replica, peers: cfg.Peers, auth: &authn{member: func(id san.StationID) bool {
+			return cfg.Stations.Suffrage(id) != SuffrageNone
+		}}, log: cfg.Log},
 		machine:  cfg.Machine,
 		version:  cfg.Version,
 		stations: cfg.Stations,
@@ -111,11 +119,25 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle(sandbarv1connect.NewEnrolServiceHandler(s, opts...))
 	mux.Handle(sandbarv1connect.NewAgentServiceHandler(s.agents, connect.WithReadMaxBytes(MaxRequestBytes), connect.WithCompressMinBytes(compressFrom), connect.WithRecover(s.recovered)))
 	mux.Handle(sandbarv1connect.NewPeerServiceHandler(s.peer, connect.WithReadMaxBytes(MaxRequestBytes), connect.WithCompressMinBytes(compressFrom), connect.WithRecover(s.recovered)))
-	return identity.WithConnection(mux)
+	return identity.WithConnection(agents.Interruptible(bounded(mux)))
+}
+
+// bodyWait bounds how long a request's message may take to arrive, before which nobody is known.
+const bodyWait = 30 * time.Second
+
+// bounded gives every request that is no stream so long to arrive.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path != sandbarv1connect.AgentServiceSessionProcedure {
+			// A connection that takes no deadline is over already.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait))
+		}
+		next.ServeHTTP(w, req)
+	})
 }
 
 // recovered keeps a defect in one call from ending the station.
 func (s *Server) recovered(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
-	s.log.Error("a call failed by a defect of the station", "procedure", spec.Procedure, "panic", p)
+	s.log.Error("a call failed by a defect of the station", "procedure", spec.Procedure, "panic", p, "stack", string(debug.Stack()))
 	return connect.NewError(connect.CodeInternal, san.Errorf(san.KindInternal, "%s failed by a defect of the station; its log has the details", spec.Procedure))
 }

@@ -2,12 +2,9 @@ package rpc
 
 import (
 	"context"
-	"errors"
-	"slices"
 
 	"connectrpc.com/connect"
 
-	"github.com/sandbar-san/sandbar/api/convert"
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/controlplane/access"
 	"github.com/sandbar-san/sandbar/controlplane/wire"
@@ -87,79 +84,4 @@ func (s *Server) ListAudit(ctx context.Context, req *connect.Request[pb.ListAudi
 		}
 		return out, nil
 	})
-}
-
-// watchable are the tables that a watch may follow.
-var watchable = []fsm.Table{fsm.TableStations, fsm.TableUnits, fsm.TableMedia, fsm.TableVolumes, fsm.TableHosts, fsm.TableAssignments}
-
-// Watch implements StationService, from this station's own tables.
-func (s *Server) Watch(ctx context.Context, req *connect.Request[pb.WatchRequest], stream *connect.ServerStream[pb.WatchResponse]) error {
-	c, err := s.router.auth.caller(ctx, req.Header(), s.replica.View())
-	if err != nil {
-		return convert.ToConnect(err)
-	}
-	if err := access.Authorize(c.Principal, access.ActionRead, clusterObject); err != nil {
-		return convert.ToConnect(err)
-	}
-	tables, err := watchTables(req.Msg.Tables)
-	if err != nil {
-		return convert.ToConnect(err)
-	}
-	sub, err := s.machine.Subscribe(san.Index(req.Msg.FromIndex))
-	if err != nil {
-		return watchError(err)
-	}
-	defer sub.Close()
-	// An answer at once: the client knows that the watch stands and from where.
-	if err := stream.Send(&pb.WatchResponse{Index: max(req.Msg.FromIndex, uint64(s.replica.View().Index()))}); err != nil {
-		return err
-	}
-	for {
-		changes, err := sub.Next(ctx)
-		if err != nil {
-			return watchError(err)
-		}
-		if out := s.watchResponse(changes, tables); out != nil {
-			if err := stream.Send(out); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func watchTables(names []string) ([]fsm.Table, error) {
-	if len(names) == 0 {
-		return watchable, nil
-	}
-	var out []fsm.Table
-	for _, n := range names {
-		i := slices.IndexFunc(watchable, func(t fsm.Table) bool { return t.String() == n })
-		if i < 0 {
-			return nil, san.Errorf(san.KindInvalid, "table %q can't be watched; use stations, units, media, volumes, hosts or assignments", clip(n))
-		}
-		out = append(out, watchable[i])
-	}
-	return out, nil
-}
-
-func watchError(err error) error {
-	if errors.Is(err, fsm.ErrResync) {
-		return connect.NewError(connect.CodeAborted, err)
-	}
-	return convert.ToConnect(err)
-}
-
-func (s *Server) watchResponse(changes []fsm.Change, tables []fsm.Table) *pb.WatchResponse {
-	v := s.replica.View()
-	out := &pb.WatchResponse{}
-	for _, ch := range changes {
-		out.Index = max(out.Index, uint64(ch.Index))
-		if slices.Contains(tables, ch.Table) {
-			out.Changes = append(out.Changes, wire.Change(v, ch))
-		}
-	}
-	if len(out.Changes) == 0 {
-		return nil
-	}
-	return out
 }

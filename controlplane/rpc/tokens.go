@@ -55,8 +55,12 @@ func (s *Server) createToken(ctx context.Context, c Caller, m *pb.CreateTokenReq
 	if m.TtlSeconds > 0 {
 		row.ExpiresAt = h.At.Add(time.Duration(m.TtlSeconds) * time.Second)
 	}
-	if _, err := s.propose(ctx, &fsm.CreateToken{H: h, Token: row}); err != nil {
+	res, err := s.propose(ctx, &fsm.CreateToken{H: h, Token: row})
+	if err != nil {
 		return nil, err
+	}
+	if res.Replayed {
+		return nil, errShownOnce(res.Object)
 	}
 	return &pb.CreateTokenResponse{Token: wire.Token(&row), Secret: tok.Reveal()}, nil
 }
@@ -95,8 +99,12 @@ func (s *Server) createJoinToken(ctx context.Context, c Caller, m *pb.CreateJoin
 		ID: tok.ID, Name: m.Name, Role: role, SecretHash: tok.Hash(), CreatedAt: h.At, ExpiresAt: h.At.Add(ttl),
 		Approve: m.Approve, MaxUses: m.MaxUses,
 	}
-	if _, err := s.propose(ctx, &fsm.CreateJoinToken{H: h, Token: row}); err != nil {
+	res, err := s.propose(ctx, &fsm.CreateJoinToken{H: h, Token: row})
+	if err != nil {
 		return nil, err
+	}
+	if res.Replayed {
+		return nil, errShownOnce(res.Object)
 	}
 	return &pb.CreateJoinTokenResponse{Token: wire.JoinToken(&row), Secret: tok.Reveal()}, nil
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -18,8 +19,16 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// placeTries bounds how often a placement that lost a race for room is planned anew.
-const placeTries = 8
+const (
+	// placeTries bounds how often a placement that lost a race for room is planned anew. Each time it
+	// lost, another volume won: so many creations at once are more than the stations carry.
+	placeTries = 1024
+	// defaultPage is how many volumes a page has unless asked otherwise.
+	defaultPage = 500
+	// pageBytes ends a page early, so that it stays below what clients accept however many labels,
+	// slices and assignments its volumes have.
+	pageBytes = 4 << 20
+)
 
 // volumeObject is what access judges of a volume: whose it is.
 func volumeObject(v fsm.View, row *fsm.Volume) access.Object {
@@ -47,28 +56,56 @@ func (s *Server) createVolume(ctx context.Context, c Caller, m *pb.CreateVolumeR
 		return nil, err
 	}
 	if replay != nil {
-		vol, err := s.volumeAnswer(san.VolumeID(replay.Object))
-		return &pb.CreateVolumeResponse{Volume: vol}, err
+		return s.created(san.VolumeID(replay.Object))
 	}
 	cmd, err := s.newVolume(c, h, m)
 	if err != nil {
 		return nil, err
 	}
-	for try := 1; ; try++ {
+	id, err := s.placed(ctx, cmd, int(max(m.Copies, 1)))
+	if err != nil {
+		return nil, err
+	}
+	return s.created(id)
+}
+
+// placed plans where cmd's volume goes and commits it. The state machine refuses a plan whose
+// room another volume took meanwhile, or whose unit went away: then it plans anew.
+func (s *Server) placed(ctx context.Context, cmd *fsm.CreateVolume, copies int) (san.VolumeID, error) {
+	var refused error
+	for range placeTries {
 		v := s.replica.View()
-		cmd.Copies, err = place.FromView(v, place.Request{SizeBytes: cmd.SizeBytes, Copies: int(max(m.Copies, 1))})
-		if err != nil {
-			return nil, err
+		plan, err := place.FromView(v, place.Request{SizeBytes: cmd.SizeBytes, Copies: copies})
+		if err != nil && v.VolumeByName(cmd.Name) != nil {
+			return "", san.Errorf(san.KindExists, "there is a volume %q already; choose another name", cmd.Name)
 		}
+		if err != nil {
+			return "", err
+		}
+		if refused != nil && reflect.DeepEqual(plan, cmd.Copies) {
+			return "", refused // the same again would be refused again: it is not about the place
+		}
+		cmd.Copies = plan
 		res, err := s.propose(ctx, cmd)
 		if err == nil {
-			vol, err := s.volumeAnswer(san.VolumeID(res.Object))
-			return &pb.CreateVolumeResponse{Volume: vol}, err
+			return san.VolumeID(res.Object), nil
 		}
-		if k := san.KindOf(err); k != san.KindNoSpace || try == placeTries {
-			return nil, err
+		if k := san.KindOf(err); k != san.KindNoSpace && k != san.KindConflict {
+			return "", err
 		}
+		refused = err
 	}
+	return "", refused
+}
+
+// created answers a creation with the volume as it stands.
+func (s *Server) created(id san.VolumeID) (*pb.CreateVolumeResponse, error) {
+	v := s.replica.View()
+	row := v.Volume(id)
+	if row == nil {
+		return nil, san.Errorf(san.KindNotFound, "volume %s was made by this request and has been deleted since; use a new request id to make another", id)
+	}
+	return &pb.CreateVolumeResponse{Volume: wire.Volume(v, row)}, nil
 }
 
 // newVolume checks what a request alone can show and fixes ids and secrets.
@@ -103,16 +140,6 @@ func (s *Server) newVolume(c Caller, h fsm.Header, m *pb.CreateVolumeRequest) (*
 
 func (s *Server) newCHAP(v san.VolumeID, h san.HostID) (user string, sealed []byte, err error) {
 	return secrets.NewCHAP(s.sealer, v, h)
-}
-
-// volumeAnswer renders a volume as it stands; one that is gone again is not found.
-func (s *Server) volumeAnswer(id san.VolumeID) (*pb.Volume, error) {
-	v := s.replica.View()
-	row := v.Volume(id)
-	if row == nil {
-		return nil, san.Errorf(san.KindNotFound, "volume %s: %w", id, errNoRow)
-	}
-	return wire.Volume(v, row), nil
 }
 
 // GetVolume implements VolumeService.
@@ -175,7 +202,7 @@ func (s *Server) listVolumes(_ context.Context, c Caller, v fsm.View, m *pb.List
 	}
 	size := int(m.PageSize)
 	if size == 0 {
-		size = 500
+		size = defaultPage
 	}
 	rows := v.Volumes()
 	if m.HostId != "" {
@@ -188,15 +215,18 @@ func (s *Server) listVolumes(_ context.Context, c Caller, v fsm.View, m *pb.List
 	}
 	slices.SortFunc(rows, func(a, b *fsm.Volume) int { return strings.Compare(a.Name, b.Name) })
 	out := &pb.ListVolumesResponse{}
+	bytes := 0
 	for _, row := range rows {
 		if row.Name <= m.PageToken && m.PageToken != "" || access.Authorize(c.Principal, access.ActionRead, volumeObject(v, row)) != nil {
 			continue
 		}
-		if len(out.Volumes) == size {
-			out.NextPageToken = out.Volumes[size-1].Name
+		if n := len(out.Volumes); n == size || bytes > pageBytes {
+			out.NextPageToken = out.Volumes[n-1].Name
 			break
 		}
-		out.Volumes = append(out.Volumes, wire.Volume(v, row))
+		vol := wire.Volume(v, row)
+		bytes += proto.Size(vol)
+		out.Volumes = append(out.Volumes, vol)
 	}
 	return out, nil
 }
@@ -226,11 +256,11 @@ func (s *Server) DeleteVolume(ctx context.Context, req *connect.Request[pb.Delet
 
 // volumeOrGone renders a volume in deletion; once it is gone, what is left is its id.
 func (s *Server) volumeOrGone(id san.VolumeID) *pb.Volume {
-	vol, err := s.volumeAnswer(id)
-	if err != nil {
-		return &pb.Volume{Id: string(id), State: string(fsm.VolumeDeleting)}
+	v := s.replica.View()
+	if row := v.Volume(id); row != nil {
+		return wire.Volume(v, row)
 	}
-	return vol
+	return &pb.Volume{Id: string(id), State: string(fsm.VolumeDeleting)}
 }
 
 // AssignVolume implements VolumeService.
@@ -270,13 +300,15 @@ func (s *Server) changeAssignment(ctx context.Context, c Caller, m assignmentReq
 	if err != nil {
 		return nil, err
 	}
+	if replay != nil {
+		// Not by name: another volume may have it by now.
+		id, _, _ := strings.Cut(replay.Object, "/")
+		return s.volumeOrGone(san.VolumeID(id)), nil
+	}
 	v := s.replica.View()
 	row, err := s.actOn(c, v, m.GetVolume(), action, san.HostID(m.GetHostId()))
 	if err != nil {
 		return nil, err
-	}
-	if replay != nil {
-		return s.volumeAnswer(row.ID)
 	}
 	host, err := findHost(v, m.GetHostId())
 	if err != nil {
@@ -289,7 +321,7 @@ func (s *Server) changeAssignment(ctx context.Context, c Caller, m assignmentReq
 	if _, err := s.propose(ctx, cmd); err != nil {
 		return nil, err
 	}
-	return s.volumeAnswer(row.ID)
+	return s.volumeOrGone(row.ID), nil
 }
 
 // GetCredentials implements VolumeService.

@@ -103,7 +103,7 @@ func Pool(v fsm.View) *pb.GetPoolResponse {
 			out.ReservedBytes += m.ReservedBytes
 			out.UsedBytes += m.UsedBytes
 			if online && u.Approved && !u.Spare && row.State == fsm.MediumOnline {
-				out.FreeBytes += m.CapacityBytes - m.ReservedBytes
+				out.FreeBytes += int64(row.FreeExtents()) * san.ExtentSizeBytes
 			}
 		}
 	}

@@ -1,7 +1,3 @@
-// Package datadir owns a part's data folder: that one process at a time uses it, and that
-// files in it are replaced whole or not at all.
-//
-// It knows nothing of what the files mean.
 package datadir
 
 import (
@@ -75,7 +71,7 @@ func (d *Dir) Write(name string, b []byte) error {
 		return san.Errorf(san.KindInternal, "%s can't be written: %w", d.Path(name), err)
 	}
 	if err := os.Rename(tmp.Name(), d.Path(name)); err != nil {
-		return err
+		return san.Errorf(san.KindInternal, "%s can't be replaced: %w", d.Path(name), err)
 	}
 	return d.sync()
 }

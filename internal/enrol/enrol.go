@@ -1,7 +1,3 @@
-// Package enrol is how a new part trades its join token for a certificate.
-//
-// It owns the exchange with a station that is known only by the CA fingerprint in the
-// token, and what is kept of the answer. It decides nothing about who may join.
 package enrol
 
 import (
@@ -111,6 +107,22 @@ func install(r Request, m *pb.EnrolResponse) (*identity.Identity, Join, error) {
 	}
 	r.Log.Info("enrolled", "role", r.Role, "id", r.ID, "cluster", m.ClusterId)
 	return id, j, nil
+}
+
+// SameCluster refuses a join token of another cluster than the one that id belongs to: the data folder is
+// not the one that was meant. An empty token, or a used one of the same cluster, is fine.
+func SameCluster(id *identity.Identity, token string) error {
+	if token == "" {
+		return nil
+	}
+	tok, err := identity.ParseJoinToken(token)
+	if err != nil {
+		return err
+	}
+	if !tok.CA.Equal(id.CAFingerprint()) {
+		return san.Errorf(san.KindConflict, "%s %s is enrolled in cluster %s, and its join token is of another cluster; use another data folder to join that one, or take the token away", id.Self().Role, id.Self().ID, id.Self().Cluster)
+	}
+	return nil
 }
 
 // Load returns what Enrol kept; zero if the part never enrolled.

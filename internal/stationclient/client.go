@@ -42,10 +42,10 @@ type Config struct {
 // reached. It is safe for concurrent use.
 type Client struct {
 	token string
-	http  *http.Client
-	tr    *http.Transport
+	tls   *tls.Config
 
 	mu        sync.Mutex
+	http      *http.Client
 	endpoints []string
 	current   int
 }
@@ -56,8 +56,15 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	tr := &http.Transport{
-		TLSClientConfig:     cfg.TLS,
+	c := &Client{token: cfg.Token, tls: cfg.TLS, endpoints: eps, current: rand.IntN(len(eps))}
+	c.http = c.connections()
+	return c, nil
+}
+
+// connections makes an empty set of connections.
+func (c *Client) connections() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig:     c.tls,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout: dialTimeout,
 		ForceAttemptHTTP2:   true,
@@ -66,8 +73,23 @@ func New(cfg Config) (*Client, error) {
 			SendPingTimeout: 2 * time.Second, // a silent cut is noticed within four seconds
 			PingTimeout:     2 * time.Second,
 		},
-	}
-	return &Client{token: cfg.Token, http: &http.Client{Transport: tr}, tr: tr, endpoints: eps, current: rand.IntN(len(eps))}, nil
+	}}
+}
+
+// redial makes the calls to come use new connections, which show the newest certificate.
+func (c *Client) redial() {
+	c.mu.Lock()
+	old := c.http
+	c.http = c.connections()
+	c.mu.Unlock()
+	old.CloseIdleConnections()
+}
+
+// doer is the connections in use.
+func (c *Client) doer() *http.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.http
 }
 
 func cleanEndpoints(in []string) ([]string, error) {
@@ -91,7 +113,7 @@ func cleanEndpoints(in []string) ([]string, error) {
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.tr.CloseIdleConnections() }
+func (c *Client) Close() { c.doer().CloseIdleConnections() }
 
 // SetEndpoints replaces the list of stations, as a Welcome told it; an unusable list
 // changes nothing.
@@ -138,47 +160,47 @@ func (c *Client) options() []connect.ClientOption {
 
 // Volumes returns the volume service at endpoint ep.
 func (c *Client) Volumes(ep string) sandbarv1connect.VolumeServiceClient {
-	return sandbarv1connect.NewVolumeServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewVolumeServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Hosts returns the host service at ep.
 func (c *Client) Hosts(ep string) sandbarv1connect.HostServiceClient {
-	return sandbarv1connect.NewHostServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewHostServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Units returns the unit service at ep.
 func (c *Client) Units(ep string) sandbarv1connect.UnitServiceClient {
-	return sandbarv1connect.NewUnitServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewUnitServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Stations returns the station service at ep.
 func (c *Client) Stations(ep string) sandbarv1connect.StationServiceClient {
-	return sandbarv1connect.NewStationServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewStationServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Tokens returns the token service at ep.
 func (c *Client) Tokens(ep string) sandbarv1connect.TokenServiceClient {
-	return sandbarv1connect.NewTokenServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewTokenServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Enrol returns the enrolment service at ep.
 func (c *Client) Enrol(ep string) sandbarv1connect.EnrolServiceClient {
-	return sandbarv1connect.NewEnrolServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewEnrolServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Agents returns the agents' stream service at ep.
 func (c *Client) Agents(ep string) sandbarv1connect.AgentServiceClient {
-	return sandbarv1connect.NewAgentServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewAgentServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Peers returns the stations' own service at ep.
 func (c *Client) Peers(ep string) sandbarv1connect.PeerServiceClient {
-	return sandbarv1connect.NewPeerServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewPeerServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // Probes returns a unit's probe service at ep.
 func (c *Client) Probes(ep string) sandbarv1connect.ProbeServiceClient {
-	return sandbarv1connect.NewProbeServiceClient(c.http, "https://"+ep, c.options()...)
+	return sandbarv1connect.NewProbeServiceClient(c.doer(), "https://"+ep, c.options()...)
 }
 
 // bearer adds the token to every call.
@@ -213,25 +235,58 @@ const attemptTimeout = 8 * time.Second
 
 // Call runs fn against one station after the other until it succeeds, fails for a reason
 // that another try can't change, or ctx ends. fn must be safe to repeat: a read, or a
-// mutation with a request id.
+// mutation with a request id. When ctx ends the error's kind is KindUnavailable, or KindUnknown if
+// the last station said that it can't tell whether the change happened.
 func Call[T any](ctx context.Context, c *Client, fn func(ctx context.Context, ep string) (T, error)) (T, error) {
-	wait := retryMin
+	wait, strangers, redialled := retryMin, 0, false
 	for {
 		ep := c.Endpoint()
 		actx, cancel := context.WithTimeout(ctx, attemptTimeout)
 		out, err := fn(actx, ep)
 		cancel()
-		if err == nil || !retriable(err) {
+		if err == nil {
+			return out, nil
+		}
+		switch {
+		case !redialled && c.replaced(err):
+			redialled = true
+			c.redial()
+			continue
+		case stranger(err):
+			// One wrong endpoint among good ones is passed over; when all are wrong, it is no use to go on.
+			if strangers++; strangers >= len(c.Endpoints()) {
+				return out, convert.FromConnect(err)
+			}
+		case !retriable(err):
 			return out, convert.FromConnect(err)
+		default:
+			strangers = 0
 		}
 		c.Failed(ep)
 		select {
 		case <-ctx.Done():
-			return out, san.Errorf(san.KindUnavailable, "no station answered in time (tried %s; last: %s): %w", strings.Join(c.Endpoints(), ", "), message(err), ctx.Err())
+			kind := san.KindUnavailable
+			if san.KindOf(convert.FromConnect(err)) == san.KindUnknown {
+				kind = san.KindUnknown
+			}
+			return out, san.Errorf(kind, "no station answered in time (tried %s; last: %s): %w", strings.Join(c.Endpoints(), ", "), message(err), ctx.Err())
 		case <-time.After(wait/2 + rand.N(wait)):
 		}
 		wait = min(2*wait, retryMax)
 	}
+}
+
+// replaced tells whether a station refused who calls where a new connection may help: this one may
+// show a certificate that was renewed since.
+func (c *Client) replaced(err error) bool {
+	return c.token == "" && c.tls != nil && c.tls.GetClientCertificate != nil &&
+		connect.IsWireError(err) && connect.CodeOf(err) == connect.CodeUnauthenticated
+}
+
+// stranger tells whether TLS refused the other side: no station of the cluster, by its certificate.
+func stranger(err error) bool {
+	var known *san.Error
+	return !connect.IsWireError(err) && errors.As(err, &known) && (known.Kind == san.KindUnauthenticated || known.Kind == san.KindDenied)
 }
 
 func message(err error) string {
@@ -243,12 +298,13 @@ func message(err error) string {
 }
 
 func retriable(err error) bool {
-	switch connect.CodeOf(err) {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return true // no answer of a station
+	}
+	switch ce.Code() {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
 		return true
-	case connect.CodeUnknown: // transport errors that connect has no code for
-		var ce *connect.Error
-		return !errors.As(err, &ce) || !connect.IsWireError(err)
 	}
-	return false
+	return convert.Lost(err)
 }
