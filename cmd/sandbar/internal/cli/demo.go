@@ -44,7 +44,7 @@ func (a *App) demoCommand() *cobra.Command {
 		if o.Lab.Exe, err = os.Executable(); err != nil {
 			return err
 		}
-		o.Lab.ReadyWithin, o.Out = readyWithin, a.Stdout
+		o.Lab.ReadyWithin, o.Lab.DieWithParent, o.Out = readyWithin, !o.Keep, a.Stdout
 		return a.Demo(cmd.Context(), o)
 	})
 	f := c.Flags()

@@ -101,6 +101,8 @@ type Config struct {
 	MediumSizeBytes                                int64
 	RaftTiming                                     string // safe or lan
 	ReadyWithin                                    time.Duration
+	// DieWithParent has the kernel end the processes when this one dies, however it does.
+	DieWithParent bool
 }
 
 // Check refuses what can't be started.

@@ -13,15 +13,9 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// children are the processes that this one started: it alone can wait for them.
-type children struct {
-	mu   sync.Mutex
-	exit map[int]chan struct{} // closed once the process is gone
-}
-
 // start runs p from its Argv and Env, its output appended to its log, in a process group
 // of its own, so that a Ctrl-C at the terminal reaches only the one who ends the lab in order.
-func (c *children) start(p *Process) error {
+func (p *Process) start(dieWithParent bool) error {
 	log, err := os.OpenFile(p.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -30,18 +24,16 @@ func (c *children) start(p *Process) error {
 	cmd := exec.Command(p.Argv[0], p.Argv[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.Env, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if dieWithParent {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	p.PID = cmd.Process.Pid
 	p.Started = startTime(p.PID)
-	gone := make(chan struct{})
-	c.mu.Lock()
-	c.exit[p.PID] = gone
-	c.mu.Unlock()
 	go func() { // ends with the process
 		_ = cmd.Wait() // how it ended is in its log; here it only must be reaped
-		close(gone)
 	}()
 	return nil
 }

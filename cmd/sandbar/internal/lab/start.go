@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,8 +18,7 @@ import (
 // Running is a lab whose processes are this one's children.
 type Running struct {
 	Lab
-	cfg      Config
-	children *children
+	cfg Config
 }
 
 // Start starts the processes of a lab and returns once the stations have a leader, all units are in
@@ -30,7 +30,7 @@ func Start(ctx context.Context, cfg Config) (*Running, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	r := &Running{cfg: cfg, children: &children{exit: map[int]chan struct{}{}}}
+	r := &Running{cfg: cfg}
 	ports, err := freePorts(3*cfg.Stations + 3*cfg.Units)
 	if err != nil {
 		return nil, err
@@ -102,9 +102,10 @@ func (r *Running) plan(ports []string) {
 
 func (r *Running) dir(role string, i int) string { return filepath.Join(r.cfg.Dir, name(role, i)) }
 
+// add plans one process. No file of this machine's own configuration is to have a say in it.
 func (r *Running) add(role string, i int, args []string, more func(*Process)) {
 	p := &Process{
-		Role: role, ID: name(role, i), Argv: append([]string{r.cfg.Exe}, args...), Media: []string{},
+		Role: role, ID: name(role, i), Argv: slices.Concat([]string{r.cfg.Exe}, args, []string{"--config", ""}), Media: []string{},
 		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, LogFile: filepath.Join(r.cfg.Dir, name(role, i)+".log"),
 	}
 	if more != nil {
@@ -122,7 +123,7 @@ func (r *Running) start(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadyWithin)
 	defer cancel()
 	founder := r.Of("station")[0]
-	if err := r.children.start(founder); err != nil {
+	if err := founder.start(r.cfg.DieWithParent); err != nil {
 		return err
 	}
 	// The others need the tokens that the founder makes.
@@ -136,7 +137,7 @@ func (r *Running) start(ctx context.Context) (err error) {
 		if p == founder {
 			continue
 		}
-		if err := r.children.start(p); err != nil {
+		if err := p.start(r.cfg.DieWithParent); err != nil {
 			return err
 		}
 	}
@@ -198,7 +199,7 @@ func (r *Running) Restart(p *Process) error {
 	if p.Alive() {
 		return san.Errorf(san.KindConflict, "%s %s still runs", p.Role, p.ID)
 	}
-	if err := r.children.start(p); err != nil {
+	if err := p.start(r.cfg.DieWithParent); err != nil {
 		return err
 	}
 	return r.write(r.cfg.Dir)
