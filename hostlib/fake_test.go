@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -25,6 +26,7 @@ const (
 	lostAfter        // the session ends, the request was done
 	powerBefore      // lostBefore, and the cache is lost
 	powerAfter       // lostAfter, and the cache is lost
+	powerLater       // done and answered, but before the answer is heard the cache is lost and a new session is there
 	refused          // answered with an error that is the unit's last word
 	busy             // answered with an error that passes
 )
@@ -34,6 +36,8 @@ type fakeUnit struct {
 	block int64
 	// judge, if set, says what becomes of a request; it may block.
 	judge func(what string) fate
+	// linger, if set, is called between the end of a request and its answer.
+	linger func()
 
 	mu      sync.Mutex
 	cached  []byte
@@ -123,6 +127,19 @@ func (s *fakeSession) do(ctx context.Context, what string, effect bool, act func
 		f = s.unit.judge(what)
 	}
 	u := s.unit
+	err := s.act(ctx, f, what, effect, act)
+	if u.linger != nil {
+		u.linger()
+	}
+	if err == nil && f == powerLater {
+		u.cut(true)
+		time.Sleep(2 * redialMax)
+	}
+	return err
+}
+
+func (s *fakeSession) act(ctx context.Context, f fate, what string, effect bool, act func(u *fakeUnit)) error {
+	u := s.unit
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
@@ -142,7 +159,7 @@ func (s *fakeSession) do(ctx context.Context, what string, effect bool, act func
 		return lost(what, effect)
 	}
 	act(u)
-	if f != fine {
+	if f == lostAfter || f == powerAfter {
 		u.cutLocked(f == powerAfter)
 		return lost(what, effect)
 	}

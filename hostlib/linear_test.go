@@ -60,6 +60,8 @@ func checkLinearizable(t *testing.T) {
 	u.judge = func(string) fate {
 		time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
 		switch rand.IntN(150) {
+		case 5:
+			return powerLater
 		case 0:
 			return lostBefore
 		case 1:
@@ -73,6 +75,7 @@ func checkLinearizable(t *testing.T) {
 		}
 		return fine
 	}
+	u.linger = func() { time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond) }
 	v := openFake(t, u, volumeOptions{unflushedBytes: minUnflushedBytes})
 	var mu sync.Mutex
 	var history []porcupine.Operation

@@ -22,7 +22,7 @@ func TestVolumeIsLikeMemory(t *testing.T) {
 		block := rapid.SampledFrom([]int64{512, 4096}).Draw(rt, "block")
 		size := block * rapid.Int64Range(1, 20).Draw(rt, "blocks")
 		u := newFakeUnit(size, block)
-		fates := rapid.SliceOfN(rapid.SampledFrom([]fate{fine, fine, fine, fine, lostBefore, lostAfter, powerBefore, powerAfter}), 0, 200).Draw(rt, "fates")
+		fates := rapid.SliceOfN(rapid.SampledFrom([]fate{fine, fine, fine, fine, lostBefore, lostAfter, powerBefore, powerAfter, powerLater}), 0, 200).Draw(rt, "fates")
 		var mu sync.Mutex
 		u.judge = func(string) fate {
 			mu.Lock()
