@@ -180,12 +180,13 @@ func (s *session) abortSets(h *pdu.TaskRequest) {
 	}
 	var others atomic.Bool
 	b := &barrier{then: func() {
-		// What the function does to the logical unit must happen even if this session ends.
+		// What the function does to the logical unit must happen even if this session ends. A reset
+		// is told to every nexus, the one that asked for it too (SAM-5 §6.3.3).
 		switch h.Function {
 		case pdu.TaskLUReset:
-			s.lu.Reset(scsi.ResetLogicalUnit, s.nexus)
+			s.lu.Reset(scsi.ResetLogicalUnit, nil)
 		case pdu.TaskTargetWarmReset:
-			s.lu.Reset(scsi.ResetTarget, s.nexus)
+			s.lu.Reset(scsi.ResetTarget, nil)
 		case pdu.TaskClearSet:
 			if others.Load() {
 				s.lu.ClearedByAnother(s.nexus)
