@@ -53,7 +53,7 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.dir.set(func(d *directory) {
-		d.lu, d.chap, d.everyone = lu, &CHAP{User: "joe", Secret: "a secret of its own"[:12]}, true
+		d.lu, d.chap, d.everyone = lu, &CHAP{User: "joe", Secret: "twelve-bytes-long"}, true
 	})
 	portal := "iscsi://joe%" + r.dir.chap.Secret + "@" + r.addr
 	url := portal + "/" + someTarget + "/0"
