@@ -84,6 +84,22 @@ func TestProbesAreForStations(t *testing.T) {
 	w.shutdown()
 }
 
+func TestARenewedCertificateIsShownOnANewConnection(t *testing.T) {
+	s := newStation(t, clusterID)
+	s.lifetime = time.Minute // due at once, since certificates are dated back
+	w := &world{t: t, station: s, cfg: unitConfig(t, s)}
+	w.start()
+	w.give(volumeA, "a", hostA, 4*mib)
+	d := w.mustLogin(volumeA, "a", hostA)
+	s.wait("stream with the new certificate", func() bool {
+		return s.issued == 2 && len(s.serials) > 1 && s.serials[len(s.serials)-1] != s.serials[0]
+	})
+	if err := d.Flush(t.Context()); err != nil {
+		t.Errorf("the renewal disturbed a session: %v", err)
+	}
+	w.shutdown()
+}
+
 // run runs a unit that is to fail, and returns how.
 func run(t *testing.T, cfg dataplane.Config) error {
 	t.Helper()
@@ -239,6 +255,11 @@ func TestConfigurationsThatCannotBe(t *testing.T) {
 	t.Run("a foreign token", func(t *testing.T) {
 		cfg := unitConfig(t, s)
 		cfg.JoinToken = other.token.Reveal()
+		wantError(t, run(t, cfg), san.KindUnauthenticated, "join token")
+	})
+	t.Run("no station yet", func(t *testing.T) {
+		cfg := unitConfig(t, s)
+		cfg.Join = []string{freePort(t)}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		if err := dataplane.Run(ctx, cfg); err != nil {

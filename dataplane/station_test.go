@@ -39,6 +39,8 @@ type station struct {
 	address string
 	stop    func()
 	keys    []byte
+	// lifetime is that of certificates for join tokens; zero is the usual one.
+	lifetime time.Duration
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at each change
@@ -47,6 +49,8 @@ type station struct {
 	access   map[string]*pb.DesiredAssignment
 	pending  []*pb.DesiredState // for the stream there is
 	streams  int                // streams that began
+	serials  []string           // of the certificates that they showed
+	issued   int                // certificates
 	hellos   []*pb.Hello
 	storage  []*pb.StorageInfo
 	reports  []*pb.Report
@@ -123,15 +127,26 @@ func (s *station) wait(what string, ok func() bool) {
 	}
 }
 
-func (s *station) Enrol(_ context.Context, req *connect.Request[pb.EnrolRequest]) (*connect.Response[pb.EnrolResponse], error) {
-	tok, err := identity.ParseJoinToken(req.Msg.JoinToken)
-	if err != nil || !tok.Verify(s.token.Hash()) {
-		return nil, convert.ToConnect(san.Errorf(san.KindUnauthenticated, "join token is unknown or revoked"))
+func (s *station) Enrol(ctx context.Context, req *connect.Request[pb.EnrolRequest]) (*connect.Response[pb.EnrolResponse], error) {
+	subject := identity.Subject{Role: san.Role(req.Msg.Role), ID: req.Msg.Id}
+	if req.Msg.JoinToken == "" {
+		if peer, ok, err := identity.PeerFrom(ctx); err != nil || !ok || peer.ID != req.Msg.Id || peer.Role != subject.Role {
+			return nil, convert.ToConnect(san.Errorf(san.KindUnauthenticated, "a renewal needs the certificate in use"))
+		}
+		// Late enough for a stream to be there that shows the old one.
+		s.wait("stream", func() bool { return s.streams > 0 })
+	} else {
+		tok, err := identity.ParseJoinToken(req.Msg.JoinToken)
+		if err != nil || !tok.Verify(s.token.Hash()) {
+			return nil, convert.ToConnect(san.Errorf(san.KindUnauthenticated, "join token is unknown or revoked"))
+		}
+		subject.Lifetime = s.lifetime
 	}
-	cert, err := s.ca.Sign(req.Msg.CsrDer, identity.Subject{Role: san.Role(req.Msg.Role), ID: req.Msg.Id}, time.Now())
+	cert, err := s.ca.Sign(req.Msg.CsrDer, subject, time.Now())
 	if err != nil {
 		return nil, err
 	}
+	s.note(func() { s.issued++ })
 	return connect.NewResponse(&pb.EnrolResponse{
 		CertificatePem: cert, CaPem: s.ca.CertPEM(), ClusterId: string(s.ca.Cluster()), GossipKey: s.keys, StationEndpoints: []string{s.endpoint()},
 	}), nil
@@ -147,11 +162,16 @@ func (s *station) Session(ctx context.Context, stream *connect.BidiStream[pb.Ses
 	acks := make(chan uint64, 100)
 	ended := make(chan error, 1)
 	go func() { ended <- s.receive(stream, acks) }() // ends with the stream
+	peer, _, err := identity.PeerFrom(ctx)
+	if err != nil {
+		return err
+	}
 	var full *pb.DesiredState
 	var number int
 	s.note(func() {
 		s.streams++
 		number = s.streams
+		s.serials = append(s.serials, peer.Serial)
 		s.hellos = append(s.hellos, first.GetHello())
 		full, s.pending = s.full(), nil
 	})

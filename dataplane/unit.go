@@ -56,7 +56,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	u.log.Info("unit runs", "unit", cfg.ID, "cluster", u.member.cluster(), "incarnation", u.state.Incarnation, "portal", u.cfg.PortalAdvertise)
-	return u.run(ctx)
+	err = u.run(ctx)
+	u.log.Info("unit stops", "unit", cfg.ID, "err", err)
+	return err
 }
 
 func (u *unit) opened(closer func() error) { u.closers = append(u.closers, closer) }

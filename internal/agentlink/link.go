@@ -35,8 +35,8 @@ type Config struct {
 	Endpoints []string
 	// Hello says who the agent is, for each stream.
 	Hello func() *pb.Hello
-	// OnWelcome hears of each stream that begins, with the stations' present endpoints, so
-	// that they can be kept. May be nil.
+	// OnWelcome hears of each stream that begins, and when the stations change, with their
+	// present endpoints, so that they can be kept. May be nil.
 	OnWelcome func(*pb.Welcome)
 	// StorageInfo is what a unit has; nil in a host's agent.
 	StorageInfo func() *pb.StorageInfo

@@ -29,6 +29,7 @@ type fakeStream struct {
 	out      chan *pb.SessionRequest  // the agent's
 	in       chan *pb.SessionResponse // the station's; closed: the station ended it
 	err      error                    // what Receive returns at the end, io.EOF if nil
+	closed   chan struct{}            // by CloseResponse, which alone ends Receive
 }
 
 func (f *fakeStream) Send(m *pb.SessionRequest) error {
@@ -50,12 +51,15 @@ func (f *fakeStream) Receive() (*pb.SessionResponse, error) {
 			return nil, f.err
 		}
 		return nil, io.EOF
-	case <-f.ctx.Done():
+	case <-f.closed:
 		return nil, f.ctx.Err()
 	}
 }
 
-func (f *fakeStream) CloseResponse() error { return nil }
+func (f *fakeStream) CloseResponse() error {
+	close(f.closed)
+	return nil
+}
 
 // fakeDialer hands each stream to the test.
 type fakeDialer struct {
@@ -93,7 +97,7 @@ func (d *fakeDialer) SetEndpoints(e []string) {
 }
 
 func (d *fakeDialer) open(ctx context.Context, endpoint string) stream {
-	f := &fakeStream{ctx: ctx, endpoint: endpoint, at: time.Now(), out: make(chan *pb.SessionRequest), in: make(chan *pb.SessionResponse)}
+	f := &fakeStream{ctx: ctx, endpoint: endpoint, at: time.Now(), out: make(chan *pb.SessionRequest), in: make(chan *pb.SessionResponse), closed: make(chan struct{})}
 	d.streams <- f
 	return f
 }

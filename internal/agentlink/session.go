@@ -50,7 +50,8 @@ type session struct {
 
 // run serves one stream until it breaks, or until ctx ends and goodbye has been said.
 func (s *session) run(ctx context.Context) error {
-	// The stream outlives ctx, so that goodbye can be said on it.
+	// The stream outlives ctx, so that goodbye can be said on it. Each of the group's
+	// functions that ends the stream does so by its error.
 	g, sctx := errgroup.WithContext(context.WithoutCancel(ctx))
 	s.stream = s.dialer.open(sctx, s.endpoint)
 	g.Go(func() error { return s.watch(sctx) })
@@ -63,8 +64,14 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	})
 	g.Go(s.receive)
+	g.Go(func() error {
+		<-sctx.Done()
+		// HTTP/2 does not notice the end of a context while a request's body is open, so
+		// that this alone ends receive. What closing a broken stream says is of no use.
+		_ = s.stream.CloseResponse()
+		return nil
+	})
 	err := g.Wait()
-	_ = s.stream.CloseResponse() // it is broken or over already
 	return convert.FromConnect(err)
 }
 
@@ -114,10 +121,17 @@ func (s *session) receive() error {
 		}
 		switch x := m.Message.(type) {
 		case *pb.SessionResponse_Welcome:
+			if s.begun.Load() { // the stations have changed
+				s.dialer.SetEndpoints(x.Welcome.StationEndpoints)
+				if s.cfg.OnWelcome != nil {
+					s.cfg.OnWelcome(x.Welcome)
+				}
+				continue
+			}
 			select {
 			case s.welcomed <- x.Welcome:
 			default:
-				return san.Errorf(san.KindInvalid, "the station welcomed twice")
+				return san.Errorf(san.KindInvalid, "the station welcomed twice before it was answered")
 			}
 		case *pb.SessionResponse_NeedStorageInfo:
 			select {
