@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,8 +136,7 @@ func (s *session) message() *pb.AgentMessage {
 
 // run serves an agent whose hello is committed (Fig. 3a/b) until the stream ends.
 func (s *session) run(ctx context.Context) error {
-	welcome := &pb.Welcome{StationId: string(s.hub.cfg.Self), StationEndpoints: s.hub.cfg.Endpoints(), HeartbeatMillis: uint32(HeartbeatEvery.Milliseconds())}
-	if err := s.send(&pb.SessionResponse{Message: &pb.SessionResponse_Welcome{Welcome: welcome}}); err != nil {
+	if err := s.welcome(); err != nil {
 		return err
 	}
 	queue := make(chan *pb.AgentMessage, queueLength)
@@ -254,6 +254,12 @@ func (s *session) pump(ctx context.Context) error {
 	}
 }
 
+// welcome tells the agent which stations there are.
+func (s *session) welcome() error {
+	w := &pb.Welcome{StationId: string(s.hub.cfg.Self), StationEndpoints: s.hub.cfg.Endpoints(), HeartbeatMillis: uint32(HeartbeatEvery.Milliseconds())}
+	return s.send(&pb.SessionResponse{Message: &pb.SessionResponse_Welcome{Welcome: w}})
+}
+
 func (s *session) follow(ctx context.Context, d *desired) error {
 	v, sub, err := s.hub.cfg.Machine.Watch()
 	if err != nil {
@@ -269,6 +275,11 @@ func (s *session) follow(ctx context.Context, d *desired) error {
 			return err
 		}
 		v := s.hub.cfg.Machine.View()
+		if slices.ContainsFunc(batch, func(ch fsm.Change) bool { return ch.Table == fsm.TableStations }) {
+			if err := s.welcome(); err != nil {
+				return err
+			}
+		}
 		out, again, err := d.changes(v, batch)
 		if err == nil && again {
 			err = s.sendFull(d, v)

@@ -29,6 +29,8 @@ const (
 	NeedProbe
 	// Lost: mark it.
 	Lost
+	// Gone: it left in order, though its goodbye reached no station.
+	Gone
 )
 
 // judgeUnit weighs the evidence on a unit. Any one witness for its life is enough.
@@ -42,6 +44,8 @@ func judgeUnit(e Evidence, lease time.Duration) (Verdict, string) {
 		return NeedProbe, "no heartbeat, and gossip does not see it"
 	case e.Probe == nil:
 		return Alive, "it answers probes"
+	case e.Gossip == "left":
+		return Gone, "it left gossip in order; its goodbye reached no station"
 	}
 	gossip := e.Gossip
 	if gossip == "" {

@@ -133,15 +133,19 @@ func (w *Watcher) unit(ctx context.Context, u *fsm.Unit, e Evidence) {
 		cancel()
 		verdict, reason = judgeUnit(e, w.lease)
 	}
-	if verdict != Lost || ctx.Err() != nil {
+	if verdict != Lost && verdict != Gone || ctx.Err() != nil {
 		return
 	}
 	// While it was probed it may have come back, maybe as the same incarnation.
 	if now := w.world.View().Unit(u.ID); now == nil || now.Meta.ModifyIndex != u.Meta.ModifyIndex {
 		return
 	}
-	w.log.Warn("unit is unreachable", "unit", u.ID, "incarnation", u.Incarnation, "reason", reason)
-	w.propose(ctx, &fsm.SetUnitState{H: w.header(), ID: u.ID, Incarnation: u.Incarnation, State: fsm.UnitUnreachable, Reason: reason})
+	state := fsm.UnitUnreachable
+	if verdict == Gone {
+		state = fsm.UnitStopped
+	}
+	w.log.Warn("unit is lost", "unit", u.ID, "incarnation", u.Incarnation, "state", state, "reason", reason)
+	w.propose(ctx, &fsm.SetUnitState{H: w.header(), ID: u.ID, Incarnation: u.Incarnation, State: state, Reason: reason})
 }
 
 func (w *Watcher) host(ctx context.Context, h *fsm.Host, e Evidence) {

@@ -44,10 +44,11 @@ type Client struct {
 	token string
 	tls   *tls.Config
 
-	mu        sync.Mutex
-	http      *http.Client
-	endpoints []string
-	current   int
+	mu         sync.Mutex
+	http       *http.Client
+	configured []string // never forgotten: what is learnt may be too short a list
+	endpoints  []string
+	current    int
 }
 
 // New makes a client; it connects when first used.
@@ -56,7 +57,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{token: cfg.Token, tls: cfg.TLS, endpoints: eps, current: rand.IntN(len(eps))}
+	c := &Client{token: cfg.Token, tls: cfg.TLS, configured: eps, endpoints: eps, current: rand.IntN(len(eps))}
 	c.http = c.connections()
 	return c, nil
 }
@@ -115,15 +116,16 @@ func cleanEndpoints(in []string) ([]string, error) {
 // Close drops idle connections.
 func (c *Client) Close() { c.doer().CloseIdleConnections() }
 
-// SetEndpoints replaces the list of stations, as a Welcome told it; an unusable list
-// changes nothing.
+// SetEndpoints replaces what was learnt of the stations, as a Welcome told it; an unusable
+// list changes nothing. The endpoints that the client was made with stay in the list, behind
+// the learnt ones.
 func (c *Client) SetEndpoints(eps []string) {
-	clean, err := cleanEndpoints(eps)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clean, err := cleanEndpoints(slices.Concat(eps, c.configured))
 	if err != nil {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	now := c.endpoints[c.current]
 	c.endpoints, c.current = clean, max(0, slices.Index(clean, now))
 }

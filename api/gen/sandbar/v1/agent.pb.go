@@ -428,7 +428,7 @@ func (x *Hello) GetInitiators() []string {
 	return nil
 }
 
-// Welcome answers a hello.
+// Welcome answers a hello. A later one on the same stream says that the stations have changed.
 type Welcome struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	StationId string                 `protobuf:"bytes,1,opt,name=station_id,json=stationId,proto3" json:"station_id,omitempty"`
