@@ -82,7 +82,7 @@ func (u *unit) open(ctx context.Context) error {
 	if u.member, err = joinCluster(ctx, &u.cfg, dir); err != nil {
 		return err
 	}
-	if err := u.listen(); err != nil {
+	if err := u.listen(ctx); err != nil {
 		return err
 	}
 	if u.state, err = beginIncarnation(dir, u.cfg.ID); err != nil {
@@ -95,7 +95,7 @@ func (u *unit) open(ctx context.Context) error {
 }
 
 // listen takes the unit's ports; from the kernel's own choice on, what is advertised is known.
-func (u *unit) listen() error {
+func (u *unit) listen(ctx context.Context) error {
 	for _, l := range []struct {
 		key, addr string
 		advertise *string
@@ -104,7 +104,7 @@ func (u *unit) listen() error {
 		{"portal-listen", u.cfg.PortalListen, &u.cfg.PortalAdvertise, &u.portal},
 		{"api-listen", u.cfg.APIListen, &u.cfg.APIAdvertise, &u.api},
 	} {
-		ln, err := net.Listen("tcp", l.addr)
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", l.addr)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return san.Errorf(san.KindConflict, "address %s (%s) is in use by another process; stop that one, or set %s to another address", l.addr, l.key, l.key)
 		}
