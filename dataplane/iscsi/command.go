@@ -165,7 +165,7 @@ func (s *session) beginWrite(c *command, h *pdu.SCSICommand, b *pdu.BHS, n int, 
 			return s.ignoreDigest(b, err)
 		}
 	}
-	s.filled(c, uint32(n), h.Final)
+	s.filled(c, uint32(n), h.Final, false)
 	return nil
 }
 
@@ -196,24 +196,35 @@ func (s *session) admitWrite(c *command, h *pdu.SCSICommand) (refused *scsi.Resu
 	return nil, int(s.params.FirstBurstLength)
 }
 
-// filled notes that n more bytes of unsolicited data are in c's buffer; final ends the burst.
-func (s *session) filled(c *command, n uint32, final bool) {
-	s.mu.Lock()
-	c.filling = false
-	c.got += n
-	if c.aborted {
-		s.unlockAndTell(s.resolve(c))
-		return
-	}
-	asked := false
-	if final {
-		c.phase, c.solicited = phaseSolicited, c.got
-		asked = s.proceed(c)
-	}
-	s.mu.Unlock()
+// filled notes that the reader has put n more bytes of data into c's buffer, and lets go of
+// it; final ends a burst, which R2T asked for if solicited. It takes the command on.
+func (s *session) filled(c *command, n uint32, final, solicited bool) {
+	asked, gone := s.afterFill(c, n, final, solicited)
 	if asked {
 		s.out.flush()
 	}
+	announce(gone)
+}
+
+func (s *session) afterFill(c *command, n uint32, final, solicited bool) (asked bool, gone []*barrier) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.filling = false
+	if c.aborted {
+		return true, s.resolve(c)
+	}
+	c.got += n
+	switch {
+	case solicited:
+		c.r2ts[0].got += n
+		c.r2ts[0].dataSN++
+		if final {
+			c.r2ts = append(c.r2ts[:0], c.r2ts[1:]...)
+		}
+	case final:
+		c.phase, c.solicited = phaseSolicited, c.got
+	}
+	return final && s.proceed(c), nil
 }
 
 // fillFailed notes that the reader has let go of c's buffer because the connection is at its end.
@@ -270,38 +281,45 @@ func (s *session) dataOut(b *pdu.BHS) error {
 	var h pdu.DataOut
 	h.Decode(b)
 	n := uint32(b.DataLength())
-	s.mu.Lock()
-	c := s.tasks[h.ITT]
-	if c == nil || c.aborted {
-		s.mu.Unlock()
+	c, what := s.place(&h, n)
+	switch {
+	case c == nil && what == "":
 		return s.reader.Discard(int(n))
-	}
-	what := c.misplaced(&h, n, s.params.FirstBurstLength)
-	if what != "" && c.phase >= phaseWaiting {
-		s.mu.Unlock()
+	case c == nil:
 		s.reject(b, pdu.RejectProtocolError)
 		return &protocolError{what}
-	}
-	if what != "" {
-		c.filling = true // nobody else may end it now
-		s.unwait(c)
-		s.mu.Unlock()
+	case what != "":
 		s.complete(c, checkCondition(cdb.KeyAbortedCommand, cdb.ASCDataPhaseError))
 		return s.reader.Discard(int(n))
 	}
-	c.filling = true
-	s.mu.Unlock()
 	if err := s.reader.ReadData(c.buf.b[h.BufferOffset : h.BufferOffset+n]); err != nil {
 		s.fillFailed(c)
 		return s.ignoreDigest(b, err)
 	}
-	if h.TTT == pdu.NoTag {
-		c.dataSN++
-		s.filled(c, n, h.Final)
-		return nil
-	}
-	s.filledSolicited(c, n, h.Final)
+	c.dataSN++ // of the unsolicited burst; solicited ones have their own
+	s.filled(c, n, h.Final, h.TTT != pdu.NoTag)
 	return nil
+}
+
+// place finds the command that a Data-Out PDU of n bytes belongs to, marked as being filled, so that
+// nobody else ends it. what is wrong with the PDU, if anything, ends the command; without
+// a command it ends the session; with neither the data is to be forgotten.
+func (s *session) place(h *pdu.DataOut, n uint32) (c *command, what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c = s.tasks[h.ITT]
+	if c == nil || c.aborted {
+		return nil, ""
+	}
+	what = c.misplaced(h, n, s.params.FirstBurstLength)
+	if what != "" && c.phase >= phaseWaiting {
+		return nil, what
+	}
+	if what != "" {
+		s.unwait(c)
+	}
+	c.filling = true
+	return c, what
 }
 
 // misplaced says what is wrong with a Data-Out PDU of n bytes, "" for nothing. Order of PDUs
@@ -331,28 +349,6 @@ func (c *command) misplaced(h *pdu.DataOut, n, firstBurst uint32) string {
 		return "solicited burst that ends too early or too late"
 	}
 	return ""
-}
-
-// filledSolicited notes n more bytes of the burst that is being received; final ends it.
-func (s *session) filledSolicited(c *command, n uint32, final bool) {
-	s.mu.Lock()
-	c.filling = false
-	if c.aborted {
-		s.unlockAndTell(s.resolve(c))
-		return
-	}
-	c.got += n
-	c.r2ts[0].got += n
-	c.r2ts[0].dataSN++
-	asked := false
-	if final {
-		c.r2ts = append(c.r2ts[:0], c.r2ts[1:]...)
-		asked = s.proceed(c)
-	}
-	s.mu.Unlock()
-	if asked {
-		s.out.flush()
-	}
 }
 
 // checkCondition is the result of a command that the transport itself ends.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/sandbar-san/sandbar/internal/pdu"
@@ -29,7 +30,13 @@ const loginRecvLength = 8192
 
 // login conducts the login phase. It returns a session when one was registered, which the
 // caller unregisters whether or not there is an error besides.
-func (srv *Server) login(ctx context.Context, conn net.Conn, in *bufio.Reader, from netip.AddrPort) (*session, error) {
+func (srv *Server) login(ctx context.Context, conn net.Conn, in *bufio.Reader, from netip.AddrPort) (s *session, err error) {
+	defer func() {
+		if defect := recover(); defect != nil {
+			srv.logger.Error("iscsi login ended by a defect; please report it", "from", from, "defect", defect, "stack", string(debug.Stack()))
+			err = fmt.Errorf("defect: %v", defect)
+		}
+	}()
 	deadline := time.Now().Add(srv.limits.LoginTimeout)
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
@@ -57,11 +64,12 @@ func (srv *Server) login(ctx context.Context, conn net.Conn, in *bufio.Reader, f
 			}
 			continue
 		}
-		s := newSession(srv, conn, in, l.info(from))
-		old, err := srv.register(s)
+		fresh := newSession(srv, conn, in, l.info(from))
+		old, err := srv.register(fresh)
 		if err != nil {
 			return nil, lc.fail(req, err)
 		}
+		s = fresh
 		if err := srv.enter(ctx, s, old, l); err != nil {
 			return s, lc.fail(req, err)
 		}

@@ -74,12 +74,15 @@ func (s *session) reserve(c *command, n int) bool {
 
 // freed returns n bytes to the budget and lets those go on that waited for it.
 func (s *session) freed(n int) {
-	s.mu.Lock()
-	asked := s.giveRoom(n)
-	s.mu.Unlock()
-	if asked {
+	if s.takeBack(n) {
 		s.out.flush()
 	}
+}
+
+func (s *session) takeBack(n int) (asked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.giveRoom(n)
 }
 
 // giveRoom is freed with s.mu held; it reports whether something was queued for sending.
@@ -146,30 +149,62 @@ func (s *session) post(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.dying {
-		s.workerDone.Go(f)
+		s.workerDone.Go(func() {
+			defer func() {
+				if defect := recover(); defect != nil {
+					s.defect(defect)
+				}
+			}()
+			f()
+		})
 	}
 }
 
 // worker executes commands while there are any.
 func (s *session) worker() {
+	for c := s.nextCommand(); c != nil; c = s.nextCommand() {
+		s.perform(c)
+	}
+}
+
+// nextCommand waits for a command to execute; nil tells the worker to end.
+func (s *session) nextCommand() *command {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer func() { s.workers-- }()
-	for {
-		for s.runQueue.len() == 0 {
-			if s.dying || s.idle >= keepIdle {
-				return
-			}
-			s.idle++
-			s.work.Wait()
-			s.idle--
+	for s.runQueue.len() == 0 {
+		if s.dying || s.idle >= keepIdle {
+			s.workers--
+			return nil
 		}
-		c := s.runQueue.pop()
-		c.phase = phaseRunning
-		s.mu.Unlock()
-		s.complete(c, s.execute(c))
-		s.mu.Lock()
+		s.idle++
+		s.work.Wait()
+		s.idle--
 	}
+	c := s.runQueue.pop()
+	c.phase = phaseRunning
+	return c
+}
+
+// perform executes and answers a command. If the answering itself has a defect, the session
+// ends, but neither the process nor anybody who waits for the command's end is stuck.
+func (s *session) perform(c *command) {
+	itt := c.itt
+	defer func() {
+		if defect := recover(); defect != nil {
+			s.defect(defect)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.tasks, itt)
+			s.settled.Broadcast()
+		}
+	}()
+	s.complete(c, s.execute(c))
+}
+
+// defect logs what recover returned and closes the connection, which ends the session.
+func (s *session) defect(what any) {
+	s.logger.Error("iscsi session ended by a defect; please report it", "defect", what, "stack", string(debug.Stack()))
+	_ = s.conn.Close()
 }
 
 // execute runs a command on the logical unit. A defect there must not take more than the command.
@@ -186,23 +221,21 @@ func (s *session) execute(c *command) (r scsi.Result) {
 // complete answers a command, unless it was aborted, and takes it out of the task set.
 // Both happen under s.mu, so that an abort finds a command either unanswered or gone.
 func (s *session) complete(c *command, r scsi.Result) {
-	s.mu.Lock()
-	c.filling = false
-	if c.aborted {
-		if r.Release != nil {
-			r.Release()
-		}
-	} else {
-		s.respond(c, &r)
-	}
-	s.unlockAndTell(s.resolve(c))
-}
-
-// unlockAndTell lets s.mu go, sends what was queued under it, and tells barriers.
-func (s *session) unlockAndTell(gone []*barrier) {
-	s.mu.Unlock()
+	gone := s.conclude(c, &r)
 	s.out.flush()
 	announce(gone)
+}
+
+func (s *session) conclude(c *command, r *scsi.Result) []*barrier {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.filling = false
+	if !c.aborted {
+		s.respond(c, r)
+	} else if r.Release != nil {
+		r.Release()
+	}
+	return s.resolve(c)
 }
 
 // resolve takes a command out of the task set and returns those who wait for that, to be

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,12 +145,14 @@ func (s *session) shutdown() {
 func (s *session) settle() {
 	late := time.AfterFunc(s.limits.ShutdownGrace, s.kill)
 	defer late.Stop()
+	gone := s.abort(func(c *command) bool { return c.phase < phaseWaiting }, nil)
+	s.out.flush()
+	announce(gone)
 	s.mu.Lock()
-	gone := s.abortTasks(func(c *command) bool { return c.phase < phaseWaiting }, nil)
+	defer s.mu.Unlock()
 	for len(s.tasks) > 0 && !s.dying {
 		s.settled.Wait()
 	}
-	s.unlockAndTell(gone)
 }
 
 // finish ends what is left: commands not begun are thrown away, those executing are waited for.
@@ -168,23 +169,26 @@ func (s *session) finish() {
 // returns at once; done says when the rest has ended.
 func (s *session) kill() {
 	_ = s.conn.Close()
+	announce(s.die())
+}
+
+func (s *session) die() []*barrier {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.dying {
 		s.dying = true
 		close(s.killed)
 	}
-	gone := s.abortTasks(func(*command) bool { return true }, nil)
 	s.work.Broadcast()
 	s.settled.Broadcast()
-	s.mu.Unlock()
-	announce(gone)
+	return s.abortTasks(func(*command) bool { return true }, nil)
 }
 
 // loop reads PDUs until the connection ends.
 func (s *session) loop() (err error) {
 	defer func() {
 		if defect := recover(); defect != nil {
-			s.logger.Error("iscsi session ended by a defect; please report it", "defect", defect, "stack", string(debug.Stack()))
+			s.defect(defect)
 			err = fmt.Errorf("defect: %v", defect)
 		}
 	}()

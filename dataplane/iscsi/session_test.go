@@ -2,10 +2,12 @@ package iscsi
 
 import (
 	"bytes"
+	"context"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/sandbar-san/sandbar/dataplane/scsi"
 	"github.com/sandbar-san/sandbar/internal/cdb"
 	"github.com/sandbar-san/sandbar/internal/pdu"
 )
@@ -123,6 +125,7 @@ func TestResiduals(t *testing.T) {
 		{false, 0, 1, 0, true, false, 512},
 		{true, 1024, 1, 0, false, true, 512},
 		{true, 512, 2, 0, true, false, 512},
+		{true, 0, 1, 0, true, false, 512},
 	} {
 		if x.write {
 			h := c.write(0, x.blocks)
@@ -171,6 +174,41 @@ func TestCheckConditionCarriesSense(t *testing.T) {
 	if resp, _ := expect[pdu.SCSIResponse](c); resp.Status != 0 {
 		t.Errorf("%+v", resp)
 	}
+}
+
+// spoiltLU hands out a buffer whose release has a defect.
+type spoiltLU struct{ *memoryLU }
+
+func (s *spoiltLU) Execute(context.Context, *scsi.Task) scsi.Result {
+	return scsi.Result{DataIn: []byte("abc"), DataInTotal: 3, Release: func() { panic("a defect") }}
+}
+
+// A defect while a command is being answered costs its session and nothing else.
+func TestDefectEndsOneSession(t *testing.T) {
+	r := newRig(t, Limits{})
+	c := r.dial().login(wishes())
+	r.dir.set(func(d *directory) { d.lu = &spoiltLU{r.lu} })
+	spoilt := r.dial()
+	spoilt.isid[0] = 0x40
+	spoilt.login(wishes())
+	spoilt.send(spoilt.read(0, 1), nil)
+	for {
+		if _, err := spoilt.r.ReadPDU(); err != nil {
+			break
+		}
+	}
+	if _, status := c.readAll(c.read(0, 1)); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	r.dir.set(func(d *directory) { d.admit = func(Admission) Admission { panic("a defect") } })
+	r.dial().refusedSilently()
+}
+
+// refusedSilently logs in and expects nothing but the end of the connection.
+func (c *client) refusedSilently() {
+	c.t.Helper()
+	c.send(&pdu.LoginRequest{Transit: true, CSG: 1, NSG: 3, ISID: c.isid, ITT: 1}, pdu.AppendText(nil, names()...))
+	c.closed()
 }
 
 func TestPingTextLogout(t *testing.T) {

@@ -69,12 +69,21 @@ func (s *session) unwait(c *command) {
 
 // abortAll aborts all commands of the session and waits until they are gone.
 func (s *session) abortAll() {
+	gone := s.abort(func(*command) bool { return true }, nil)
+	s.out.flush()
+	announce(gone)
 	s.mu.Lock()
-	gone := s.abortTasks(func(*command) bool { return true }, nil)
+	defer s.mu.Unlock()
 	for len(s.tasks) > 0 {
 		s.settled.Wait()
 	}
-	s.unlockAndTell(gone)
+}
+
+// abort is abortTasks for callers that do not hold s.mu.
+func (s *session) abort(match func(*command) bool, b *barrier) (gone []*barrier) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.abortTasks(match, b)
 }
 
 // taskRequest takes a task management function (RFC 7143 §11.5). It is answered once
@@ -137,26 +146,17 @@ func (s *session) functionEnds(h *pdu.TaskRequest, response uint8) {
 	})
 }
 
-// unlockOther lets another session's lock go. What it may have to send is for a goroutine of its own.
-func (s *session) unlockOther(other *session, gone []*barrier) {
-	if other == s {
-		s.unlockAndTell(gone)
-		return
-	}
-	other.mu.Unlock()
-	other.post(other.out.flush)
-	announce(gone)
-}
-
 // abortTask aborts one command. One that is not there has been answered before, or
 // never came: then its CmdSN tells which (RFC 7143 §11.6.1).
 func (s *session) abortTask(h *pdu.TaskRequest) error {
 	b := &barrier{then: func() { s.post(func() { s.functionEnds(h, pdu.TaskComplete) }) }}
 	b.pending.Store(1)
-	s.mu.Lock()
-	c := s.tasks[h.RefTag]
-	if c == nil {
-		s.mu.Unlock()
+	found := false
+	gone := s.abort(func(c *command) bool {
+		found = found || c.itt == h.RefTag
+		return c.itt == h.RefTag
+	}, b)
+	if !found {
 		response := pdu.TaskNotFound
 		if !pdu.SerialLess(h.RefCmdSN, s.expCmdSN.Load()) && pdu.SerialLess(h.RefCmdSN, h.CmdSN) {
 			response = pdu.TaskComplete
@@ -164,8 +164,8 @@ func (s *session) abortTask(h *pdu.TaskRequest) error {
 		s.functionEnds(h, response)
 		return nil
 	}
-	gone := s.abortTasks(func(other *command) bool { return other == c }, b)
-	s.unlockAndTell(gone)
+	s.out.flush()
+	announce(gone)
 	b.arrive()
 	return nil
 }
@@ -196,14 +196,19 @@ func (s *session) abortSets(h *pdu.TaskRequest) {
 	}}
 	b.pending.Store(1)
 	for _, other := range affected {
-		other.mu.Lock()
-		gone := other.abortTasks(func(c *command) bool {
+		gone := other.abort(func(c *command) bool {
 			if other != s {
 				others.Store(true)
 			}
 			return h.Function != pdu.TaskAbortSet || c.task.LUN == h.LUN
 		}, b)
-		s.unlockOther(other, gone)
+		// What another session may have to send now is for a goroutine of its own.
+		if other == s {
+			s.out.flush()
+		} else {
+			other.post(other.out.flush)
+		}
+		announce(gone)
 	}
 	b.arrive()
 }
