@@ -2,6 +2,8 @@ package controlplane
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,13 +15,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/google/uuid"
+	"go.uber.org/goleak"
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/controlplane/replica"
-	"github.com/sandbar-san/sandbar/internal/agentlink"
-	"github.com/sandbar-san/sandbar/internal/datadir"
-	"github.com/sandbar-san/sandbar/internal/enrol"
 	"github.com/sandbar-san/sandbar/internal/identity"
 	"github.com/sandbar-san/sandbar/internal/stationclient"
 	"github.com/sandbar-san/sandbar/san"
@@ -34,6 +33,7 @@ type cluster struct {
 
 type testStation struct {
 	cfg  Config
+	link []*link // what the others reach it through, in a cluster whose stations can be cut off
 	stop context.CancelFunc
 	done chan error
 }
@@ -66,27 +66,47 @@ func testLog(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("test", t.Name())
 }
 
+// plan makes the configuration of a station.
+func (c *cluster) plan(expect int) *testStation {
+	id := fmt.Sprintf("station-%d", len(c.stations)+1)
+	s := &testStation{cfg: Config{
+		Data: filepath.Join(c.dir, id), ID: san.StationID(id),
+		APIListen: freeAddr(c.t), RaftListen: freeAddr(c.t), GossipListen: freeAddr(c.t),
+		BootstrapExpect: expect, RaftTiming: replica.LAN(), FastGossip: true, HealthyFor: time.Second, Version: "test", Log: testLog(c.t),
+	}}
+	c.stations = append(c.stations, s)
+	return s
+}
+
 // newCluster founds a cluster of n stations and waits until all are in its table.
-func newCluster(t *testing.T, n int) *cluster {
+func newCluster(t *testing.T, n int) *cluster { return foundCluster(t, n, false) }
+
+// foundCluster is newCluster whose stations, if cuttable, reach each other through links.
+func foundCluster(t *testing.T, n int, cuttable bool) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir()}
-	for i := range n {
-		c.stations = append(c.stations, &testStation{cfg: Config{
-			Data: filepath.Join(c.dir, fmt.Sprintf("station-%d", i+1)), ID: san.StationID(fmt.Sprintf("station-%d", i+1)),
-			APIListen: freeAddr(t), RaftListen: freeAddr(t), GossipListen: freeAddr(t),
-			BootstrapExpect: n, RaftTiming: replica.LAN(), FastGossip: true, Version: "test", Log: testLog(t),
-		}})
+	for range n {
+		s := c.plan(n)
+		if cuttable {
+			api, raft := newLink(t, s.cfg.APIListen), newLink(t, s.cfg.RaftListen)
+			s.cfg.APIAdvertise, s.cfg.RaftAdvertise, s.link = api.addr(), raft.addr(), []*link{api, raft}
+		}
 	}
 	t.Cleanup(c.stopAll)
 	c.start(0)
 	c.await("the founder's tokens", func() error { _, err := os.Stat(c.file("ca.pem")); return err })
 	for i := 1; i < n; i++ {
-		c.stations[i].cfg.Join = []string{c.stations[0].cfg.APIListen}
-		c.stations[i].cfg.JoinToken = c.read("station.join-token")
-		c.start(i)
+		c.join(i)
 	}
 	c.awaitStations(n)
 	return c
+}
+
+// join starts a station that enrols with the founder's token.
+func (c *cluster) join(i int) {
+	c.stations[i].cfg.Join = []string{c.stations[0].cfg.APIListen}
+	c.stations[i].cfg.JoinToken = c.read("station.join-token")
+	c.start(i)
 }
 
 func (c *cluster) file(name string) string { return filepath.Join(c.stations[0].cfg.Data, name) }
@@ -172,10 +192,37 @@ func (c *cluster) client(token string) *stationclient.Client {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	return c.clientOf(token, tlsConfig, c.endpoints()...)
+}
+
+// admin is a client with the first token, to all stations.
+func (c *cluster) admin() *stationclient.Client { return c.client(c.read("admin.token")) }
+
+// at is a client with a token, to one station.
+func (c *cluster) at(i int, token string) *stationclient.Client {
+	c.t.Helper()
+	tlsConfig, err := identity.CATLS([]byte(c.read("ca.pem")))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return c.clientOf(token, tlsConfig, c.stations[i].cfg.APIListen)
+}
+
+// as is a client with a certificate, to station i.
+func (c *cluster) as(i int, id *identity.Identity) *stationclient.Client {
+	return c.clientOf("", identity.ClientTLS(id, identity.Roles(san.RoleStation)), c.stations[i].cfg.APIListen)
+}
+
+func (c *cluster) endpoints() []string {
 	var eps []string
 	for _, s := range c.stations {
 		eps = append(eps, s.cfg.APIListen)
 	}
+	return eps
+}
+
+func (c *cluster) clientOf(token string, tlsConfig *tls.Config, eps ...string) *stationclient.Client {
+	c.t.Helper()
 	cl, err := stationclient.New(stationclient.Config{Endpoints: eps, TLS: tlsConfig, Token: token})
 	if err != nil {
 		c.t.Fatal(err)
@@ -209,114 +256,6 @@ func show(cl *stationclient.Client, name string) (*pb.Volume, error) {
 	return out.GetVolume(), err
 }
 
-// testUnit is a unit's agent without disks: it says that it did what it was told, and
-// remembers it.
-type testUnit struct {
-	id          string
-	incarnation uint64
-	extents     uint32
-	medium      string
-	outbox      *agentlink.Outbox
-	stop        context.CancelFunc
-	done        chan error
-
-	mu          sync.Mutex
-	assignments map[string]*pb.DesiredAssignment
-	fulls       int
-	silent      bool // reports nothing
-}
-
-// enrolAs gets a part its identity.
-func (c *cluster) enrolAs(role san.Role, id, token string) (*identity.Identity, error) {
-	c.t.Helper()
-	dir, err := datadir.Open(filepath.Join(c.dir, string(role)+"-"+id))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	store, err := identity.OpenStore(dir.Path("identity"), identity.Holder{Role: role, ID: id})
-	if err != nil {
-		return nil, err
-	}
-	if have, err := store.Load(); err == nil {
-		return have, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	ident, _, err := enrol.Enrol(ctx, enrol.Request{Dir: dir, Store: store, Role: role, ID: id, Endpoints: []string{c.stations[0].cfg.APIListen, c.stations[len(c.stations)-1].cfg.APIListen}, Token: token, Log: testLog(c.t)})
-	return ident, err
-}
-
-// unit starts a unit's agent.
-func (c *cluster) unit(id string, incarnation uint64, extents uint32) *testUnit {
-	c.t.Helper()
-	ident, err := c.enrolAs(san.RoleUnit, id, c.read("unit.join-token"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	u := &testUnit{id: id, incarnation: incarnation, extents: extents, medium: uuid.NewSHA1(uuid.Nil, []byte(id)).String(), outbox: agentlink.NewOutbox(), assignments: map[string]*pb.DesiredAssignment{}}
-	var eps []string
-	for _, s := range c.stations {
-		eps = append(eps, s.cfg.APIListen)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	u.stop, u.done = cancel, make(chan error, 1)
-	go func() {
-		u.done <- agentlink.Run(ctx, agentlink.Config{
-			Identity: ident, Endpoints: eps, Reports: u.outbox, Log: testLog(c.t), Reason: "test ends",
-			Hello: func() *pb.Hello {
-				return &pb.Hello{Incarnation: incarnation, Version: "test", Portal: "127.0.0.1:1", ApiAddress: "127.0.0.1:1"}
-			},
-			StorageInfo: func() *pb.StorageInfo {
-				return &pb.StorageInfo{Media: []*pb.MediumInfo{{Id: u.medium, Path: "test", CapacityExtents: extents}}}
-			},
-			OnDesired: u.apply,
-		})
-	}()
-	c.t.Cleanup(u.end)
-	return u
-}
-
-func (u *testUnit) end() {
-	if u.stop != nil {
-		u.stop()
-		<-u.done
-		u.stop = nil
-	}
-}
-
-func (u *testUnit) apply(d *pb.DesiredState) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if d.Full {
-		u.fulls++
-	}
-	if u.silent {
-		return nil
-	}
-	for _, r := range d.Replicas {
-		kind := pb.ReportKind_REPORT_KIND_REPLICA_READY
-		if r.Deleted {
-			kind = pb.ReportKind_REPORT_KIND_REPLICA_DELETED
-		}
-		u.outbox.Put(&pb.Report{Kind: kind, VolumeId: r.VolumeId})
-	}
-	for _, a := range d.Assignments {
-		key := a.VolumeId + "/" + a.HostId
-		switch {
-		case a.Gone:
-			delete(u.assignments, key)
-		case a.Release:
-			delete(u.assignments, key)
-			u.outbox.Put(&pb.Report{Kind: pb.ReportKind_REPORT_KIND_RELEASED, VolumeId: a.VolumeId, HostId: a.HostId, Generation: a.Generation})
-		default:
-			u.assignments[key] = a
-			u.outbox.Put(&pb.Report{Kind: pb.ReportKind_REPORT_KIND_ASSIGNMENT_READY, VolumeId: a.VolumeId, HostId: a.HostId, Generation: a.Generation})
-		}
-	}
-	return nil
-}
-
 // awaitUnit waits until the pool shows a unit in a state.
 func (c *cluster) awaitUnit(cl *stationclient.Client, id, state string) {
 	c.t.Helper()
@@ -329,4 +268,84 @@ func (c *cluster) awaitUnit(cl *stationclient.Client, id, state string) {
 		}
 		return err
 	})
+}
+
+// leader returns who leads, as station i and its majority see it, and a follower.
+func (c *cluster) leader() (leader, follower int) {
+	c.t.Helper()
+	leader = -1
+	cl := c.admin()
+	c.await("a leader", func() error {
+		m, err := ask(cl, 2*time.Second, func(ctx context.Context, ep string) (*connect.Response[pb.ListStationsResponse], error) {
+			return cl.Stations(ep).ListStations(ctx, connect.NewRequest(&pb.ListStationsRequest{}))
+		})
+		if err != nil {
+			return err
+		}
+		for i, s := range c.stations {
+			for _, row := range m.Stations {
+				if row.Leader && row.Id == string(s.cfg.ID) {
+					leader = i
+				} else if row.Id == string(s.cfg.ID) && row.Suffrage == "Voter" {
+					follower = i
+				}
+			}
+		}
+		if leader < 0 {
+			return errors.New("nobody leads")
+		}
+		return nil
+	})
+	return leader, follower
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// in is the cluster as a subtest uses it.
+func (c *cluster) in(t *testing.T) *cluster {
+	d := *c
+	d.t = t
+	return &d
+}
+
+// wantErr checks an error's kind and that its message says what it is about.
+func wantErr(t *testing.T, err error, kind san.Kind, says ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want %v (%v)", kind, says)
+		return
+	}
+	if san.KindOf(err) != kind {
+		t.Errorf("error %v is %v, want %v", err, san.KindOf(err), kind)
+	}
+	for _, s := range says {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("error %q does not say %q", err, s)
+		}
+	}
+}
+
+// said keeps what a station logs.
+type said struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func newSaid() *said { return &said{} }
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *said) logger() *slog.Logger { return slog.New(slog.NewTextHandler(s, nil)) }
+
+func (s *said) has(text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !strings.Contains(s.text.String(), text) {
+		return fmt.Errorf("the log does not say %q", text)
+	}
+	return nil
 }

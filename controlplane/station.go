@@ -83,9 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return errors.Join(err, s.replica.Close())
 	}
 	if err := s.wire(); err != nil {
-		over, cancel := context.WithCancel(ctx)
-		cancel()
-		return errors.Join(err, s.replica.Close(), s.gossip.Run(over)) // which closes it
+		return errors.Join(err, s.replica.Close(), s.gossip.Close())
 	}
 	s.log.Info("station runs", "station", cfg.ID, "cluster", s.cluster(), "api", cfg.APIAdvertise)
 	return s.run(ctx, apiListener)

@@ -79,7 +79,7 @@ func (s *Server) ListAudit(ctx context.Context, req *connect.Request[pb.ListAudi
 			limit = 200
 		}
 		out := &pb.ListAuditResponse{}
-		for _, a := range v.Audit(san.Index(m.FromIndex), limit) {
+		for _, a := range v.Audit(san.Index(m.FromIndex)+1, limit) {
 			out.Entries = append(out.Entries, wire.AuditEntry(a))
 		}
 		return out, nil

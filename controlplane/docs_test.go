@@ -1,0 +1,5 @@
+package controlplane
+
+import "testing"
+
+func testDocs(t *testing.T, c *cluster) {}
