@@ -128,7 +128,7 @@ type rawAgent struct {
 	stream *connect.BidiStreamForClient[pb.SessionRequest, pb.SessionResponse]
 	got    chan *pb.SessionResponse
 	ended  chan error
-	cut    context.CancelFunc
+	cut    func()
 }
 
 // rawAgent opens a stream to station i and says hello.
@@ -136,7 +136,11 @@ func (c *cluster) rawAgent(t *testing.T, i int, id *identity.Identity, hello *pb
 	t.Helper()
 	cl := c.as(i, id)
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &rawAgent{stream: cl.Agents(cl.Endpoint()).Session(ctx), got: make(chan *pb.SessionResponse, 1000), ended: make(chan error, 1), cut: cancel}
+	a := &rawAgent{stream: cl.Agents(cl.Endpoint()).Session(ctx), got: make(chan *pb.SessionResponse, 1000), ended: make(chan error, 1)}
+	a.cut = sync.OnceFunc(func() {
+		cancel()
+		_ = a.stream.CloseResponse() // a context alone does not end a stream whose request goes on
+	})
 	if err := a.stream.Send(&pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: hello}}); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +156,7 @@ func (c *cluster) rawAgent(t *testing.T, i int, id *identity.Identity, hello *pb
 			a.got <- m
 		}
 	}()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() { a.cut(); <-done })
 	return a
 }
 

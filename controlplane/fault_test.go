@@ -184,6 +184,9 @@ func testWrongFolder(t *testing.T, cfg Config) {
 	if err := c.halt(0); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.RemoveAll(id); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Rename(filepath.Join(mixed.Data, "identity"), id); err != nil {
 		t.Fatal(err)
 	}
