@@ -186,7 +186,7 @@ func smallFile(key, name string) ([]byte, error) {
 	if err != nil {
 		return nil, san.Errorf(san.KindInvalid, "%s can't be read: %w", key, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(f, maxSmallFileBytes+1))
 	if err == nil && len(text) > maxSmallFileBytes {
 		err = errors.New("it is too long")

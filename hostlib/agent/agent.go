@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,8 +17,12 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// maxAddresses bounds what a host tells of its interfaces; stations take no more.
-const maxAddresses = 64
+const (
+	// maxAddresses bounds what a host tells of its interfaces; stations take no more.
+	maxAddresses = 64
+	// writeAgain is how long to wait after the folder could not be written.
+	writeAgain = time.Second
+)
 
 // agent is the running agent.
 type agent struct {
@@ -28,7 +33,8 @@ type agent struct {
 	outbox      *agentlink.Outbox
 
 	mu   sync.Mutex
-	kept state.State // as on disk
+	kept state.State // what stations said last
+	lost bool        // kept is not on disk
 }
 
 // Run runs a host's agent until ctx ends or it can't go on. It returns after all that it started
@@ -54,6 +60,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		"initiators", a.member.initiators(), "assignments", len(a.kept.Assignments))
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.member.renew(gctx) })
+	g.Go(func() error { return a.writeLater(gctx) })
 	g.Go(func() error { return agentlink.Run(gctx, a.link()) })
 	return g.Wait()
 }
@@ -88,8 +95,8 @@ func (a *agent) hello() *pb.Hello {
 	}
 }
 
-// desired judges what a station says, keeps it, and then confirms it. After an error the link asks another station,
-// which begins with a full state.
+// desired judges what a station says, keeps it, and then confirms it. After an error the link asks another
+// station, which begins with a full state.
 func (a *agent) desired(m *pb.DesiredState) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -100,30 +107,53 @@ func (a *agent) desired(m *pb.DesiredState) error {
 	if v.stale > 0 {
 		a.cfg.Log.Warn("assignments with stamps lower than those seen were refused", "count", v.stale)
 	}
-	if v.changed {
-		if err := state.Write(a.dir, v.next); err != nil {
-			a.cfg.Log.Error("the host's assignments can't be kept", "err", err)
-			a.failed(v.reports, err)
-			return err
-		}
-		a.kept = v.next
-		a.cfg.Log.Info("the host's assignments changed", "assignments", len(a.kept.Assignments), "state", a.kept.Floor)
+	if len(a.kept.Assignments) != len(v.next.Assignments) {
+		a.cfg.Log.Info("the host's assignments changed", "assignments", len(v.next.Assignments), "state", v.next.Floor)
+	}
+	a.kept = v.next
+	if v.changed || a.lost {
+		err = a.write()
 	}
 	for _, r := range v.reports {
-		if r.Kind == pb.ReportKind_REPORT_KIND_ASSIGNMENT_ERROR {
+		switch {
+		case r.Kind == pb.ReportKind_REPORT_KIND_ASSIGNMENT_ERROR:
 			a.cfg.Log.Error("an assignment can't be taken", "volume", r.VolumeId, "err", r.Error)
+		case err != nil:
+			r = &pb.Report{
+				Kind: pb.ReportKind_REPORT_KIND_ASSIGNMENT_ERROR, VolumeId: r.VolumeId, HostId: r.HostId, Generation: r.Generation, Error: err.Error(),
+			}
 		}
 		a.outbox.Put(r)
 	}
 	return nil
 }
 
-// failed tells the stations that what they said could not be kept.
-func (a *agent) failed(reports []*pb.Report, why error) {
-	for _, r := range reports {
-		a.outbox.Put(&pb.Report{
-			Kind: pb.ReportKind_REPORT_KIND_ASSIGNMENT_ERROR, VolumeId: r.VolumeId, HostId: r.HostId, Generation: r.Generation, Error: why.Error(),
-		})
+// write makes what is kept stable. Needs mu.
+func (a *agent) write() error {
+	err := state.Write(a.dir, a.kept)
+	if a.lost = err != nil; a.lost {
+		a.cfg.Log.Error("the host's assignments can't be kept; it is tried again", "err", err)
+	}
+	return err
+}
+
+// writeLater tries again what could not be kept, until ctx ends, and then confirms all of it.
+func (a *agent) writeLater(ctx context.Context) error {
+	tick := time.NewTicker(writeAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		a.mu.Lock()
+		if a.lost && a.write() == nil {
+			for _, x := range a.kept.Assignments {
+				a.outbox.Put(confirmation(a.cfg.ID, x))
+			}
+		}
+		a.mu.Unlock()
 	}
 }
 

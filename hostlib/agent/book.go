@@ -45,8 +45,10 @@ func judge(now state.State, m *pb.DesiredState) (verdict, error) {
 		}
 		j.confirmAll()
 	}
+	if j.next.Floor.Less(asOf) {
+		j.next.Floor, j.changed = asOf, true
+	}
 	if j.changed {
-		j.next.Floor = asOf
 		j.next.Assignments = make([]state.Assignment, 0, len(j.kept))
 		for _, a := range j.kept {
 			j.next.Assignments = append(j.next.Assignments, a)
@@ -93,7 +95,7 @@ func (j *judgement) assignment(d *pb.DesiredAssignment) {
 		j.kept[id] = a
 		j.changed = true
 	}
-	j.reports = append(j.reports, ready(j.next.Host, a))
+	j.reports = append(j.reports, confirmation(j.next.Host, a))
 }
 
 // confirmAll reports everything kept anew: what was reported on an earlier stream may be lost.
@@ -105,13 +107,13 @@ func (j *judgement) confirmAll() {
 	}
 	for id, a := range j.kept {
 		if !refused[string(id)] {
-			reports = append(reports, ready(j.next.Host, a))
+			reports = append(reports, confirmation(j.next.Host, a))
 		}
 	}
 	j.reports = reports
 }
 
-func ready(h san.HostID, a state.Assignment) *pb.Report {
+func confirmation(h san.HostID, a state.Assignment) *pb.Report {
 	return &pb.Report{
 		Kind: pb.ReportKind_REPORT_KIND_ASSIGNMENT_READY, VolumeId: string(a.Volume), HostId: string(h), Generation: uint64(a.Generation),
 	}

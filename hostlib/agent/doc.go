@@ -8,9 +8,9 @@
 //
 // # What supersedes what
 //
-// Each state that a station sends says of which moment of the tables it is. The newest such moment
-// that changed the file is kept in it (the floor), and a station behind it is refused whole: it is not wrong, only late, and
-// the link asks another. Each assignment has a stamp of its own beside that, and a lower one is refused. So an
+// Each state that a station sends says of which moment of the tables it is. The newest such moment is
+// kept (the floor), and a station behind it is refused whole: it is not wrong, only late, and the link asks
+// another. Each assignment has a stamp of its own beside that, and a lower one is refused. So an
 // assignment that was taken away needs no tombstone: what would bring it back wrongly is of a moment
 // before the floor.
 package agent

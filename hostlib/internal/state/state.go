@@ -115,8 +115,8 @@ func (a Assignment) Equal(o Assignment) bool {
 type State struct {
 	Version int        `json:"version"`
 	Host    san.HostID `json:"host"`
-	// Floor is the newest state of the tables that has changed the file. An older one is refused,
-	// so that what was taken away does not come back.
+	// Floor is the newest state of the tables that a station has shown. An older one is refused, so that what
+	// was taken away does not come back.
 	Floor       san.Stamp    `json:"floor"`
 	Assignments []Assignment `json:"assignments"`
 }
