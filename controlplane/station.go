@@ -62,13 +62,13 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	apiListener, err := listen("api-listen", cfg.APIListen)
+	defer func() { _ = dir.Close() }() // nothing is in it but the lock
+	apiListener, err := listen(ctx, "api-listen", cfg.APIListen)
 	if err != nil {
 		return err
 	}
 	defer apiListener.Close()
-	raftListener, err := listen("raft-listen", cfg.RaftListen)
+	raftListener, err := listen(ctx, "raft-listen", cfg.RaftListen)
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return s.run(ctx, apiListener)
 }
 
-func listen(key, addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+func listen(ctx context.Context, key, addr string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, san.Errorf(san.KindConflict, "address %s (%s) is in use by another process; stop it, or set %s to another", addr, key, key)
 	}
@@ -241,7 +241,7 @@ func (s *Station) serve(ctx context.Context, l net.Listener) error {
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // whoever is still there had two seconds
 	}
-	<-done
+	_ = <-done // that it was closed
 	return ctx.Err()
 }
 

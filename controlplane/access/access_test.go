@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sandbar-san/sandbar/san"
 	"pgregory.net/rapid"
+
+	"github.com/sandbar-san/sandbar/san"
 )
 
 // Whatever the principal's and object's fields are, whoever acts for a host never

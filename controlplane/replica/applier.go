@@ -30,16 +30,24 @@ func (a *applier) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0
 // applied because the replica halted.
 func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 	answers := make([]any, len(logs))
-	for i, l := range logs {
-		if a.halted == nil && l.Type == raft.LogCommand {
-			result, err := a.machine.Apply(san.Index(l.Index), l.Data)
-			if err == nil {
-				answers[i] = result
-			} else {
-				a.halt(fmt.Errorf("apply entry %d: %w", l.Index, err))
-			}
+	var entries []fsm.Entry
+	for _, l := range logs {
+		if l.Type == raft.LogCommand {
+			entries = append(entries, fsm.Entry{Index: san.Index(l.Index), Data: l.Data})
 		}
-		if a.halted != nil {
+	}
+	var results []fsm.Result
+	if a.halted == nil && len(entries) > 0 {
+		var err error
+		if results, err = a.machine.ApplyBatch(entries); err != nil {
+			a.halt(fmt.Errorf("apply: %w", err))
+		}
+	}
+	for i, l := range logs {
+		switch {
+		case l.Type == raft.LogCommand && len(results) > 0:
+			answers[i], results = results[0], results[1:]
+		case a.halted != nil:
 			answers[i] = a.halted
 			continue
 		}
