@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -92,12 +93,12 @@ func (s *story) dataDir(role, id string) string {
 }
 
 // storage is the seed's example: host 1 needs 80 of storage.
-func (s *story) storage(ctx context.Context) error {
+func (s *story) storage(ctx context.Context) (err error) {
 	host, err := s.host()
 	if err != nil {
 		return err
 	}
-	defer host.Close()
+	defer func() { err = errors.Join(err, host.Close()) }()
 	rctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	began := time.Now()
@@ -113,7 +114,7 @@ func (s *story) storage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer vol.Close()
+	defer func() { err = errors.Join(err, vol.Close()) }()
 	wrote, err := s.fill(vol)
 	if err != nil {
 		return err
@@ -156,19 +157,19 @@ func (s *story) readBack(vol *hostlib.Volume, want []byte) error {
 }
 
 // failover kills the leader with SIGKILL while a host writes and reads.
-func (s *story) failover(ctx context.Context) error {
+func (s *story) failover(ctx context.Context) (err error) {
 	host, err := s.host()
 	if err != nil {
 		return err
 	}
-	defer host.Close()
+	defer func() { err = errors.Join(err, host.Close()) }()
 	vol, err := host.Open(ctx, volumeName)
 	if err != nil {
 		return err
 	}
-	defer vol.Close()
+	defer func() { err = errors.Join(err, vol.Close()) }()
 	io := startLoad(vol, filledBytes, volumeSizeBytes-filledBytes)
-	defer io.stop()
+	defer func() { _, _, _ = io.stop() }() // what it found is said below
 	if err := pause(ctx, time.Second); err != nil {
 		return err
 	}
@@ -230,12 +231,12 @@ func (s *story) create(ctx context.Context, name string, size int64) (*pb.Volume
 }
 
 // unitAway shuts down the unit that holds host 1's volume and brings it back.
-func (s *story) unitAway(ctx context.Context) error {
+func (s *story) unitAway(ctx context.Context) (err error) {
 	host, err := s.host()
 	if err != nil {
 		return err
 	}
-	defer host.Close()
+	defer func() { err = errors.Join(err, host.Close()) }()
 	a, err := host.Assignment(ctx, volumeName)
 	if err != nil {
 		return err
@@ -262,7 +263,7 @@ func (s *story) unitAway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer vol.Close()
+	defer func() { err = errors.Join(err, vol.Close()) }()
 	return s.readBack(vol, s.wrote)
 }
 

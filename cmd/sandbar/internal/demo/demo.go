@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,7 +35,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 		if !o.Keep {
-			defer os.RemoveAll(o.Lab.Dir)
+			defer func() { err = errors.Join(err, os.RemoveAll(o.Lab.Dir)) }()
 		}
 	}
 	if o.Lab.Dir, err = filepath.Abs(o.Lab.Dir); err != nil {

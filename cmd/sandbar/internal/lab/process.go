@@ -20,7 +20,7 @@ func (p *Process) start(dieWithParent bool) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the child has its own
 	cmd := exec.Command(p.Argv[0], p.Argv[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.Env, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -31,7 +31,7 @@ func Start(ctx context.Context, cfg Config) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{cfg: cfg}
-	ports, err := freePorts(3*cfg.Stations + 3*cfg.Units)
+	ports, err := freePorts(ctx, 3*cfg.Stations+3*cfg.Units)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,8 @@ func Start(ctx context.Context, cfg Config) (*Running, error) {
 }
 
 // freePorts finds loopback ports that nobody uses now.
-func freePorts(n int) ([]string, error) {
+func freePorts(ctx context.Context, n int) ([]string, error) {
+	var lc net.ListenConfig
 	var ls []net.Listener
 	defer func() {
 		for _, l := range ls {
@@ -52,14 +53,14 @@ func freePorts(n int) ([]string, error) {
 	}()
 	var out []string
 	for len(out) < n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		l, err := lc.Listen(ctx, "tcp4", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
 		ls = append(ls, l)
 		// Gossip needs the port over UDP too.
-		if u, err := net.ListenPacket("udp4", l.Addr().String()); err == nil {
-			u.Close()
+		if u, err := lc.ListenPacket(ctx, "udp4", l.Addr().String()); err == nil {
+			_ = u.Close() // nothing was sent
 			out = append(out, l.Addr().String())
 		}
 	}
