@@ -52,7 +52,7 @@ func startEtcd(ctx context.Context, dir string) (_ *etcd, err error) {
 	}()
 	var cluster []string
 	for i := range 3 {
-		addrs, err := freeAddrs(2)
+		addrs, err := freeAddrs(ctx, 2)
 		if err != nil {
 			return nil, err
 		}
@@ -86,10 +86,10 @@ func startEtcd(ctx context.Context, dir string) (_ *etcd, err error) {
 	}
 }
 
-func freeAddrs(n int) ([]string, error) {
+func freeAddrs(ctx context.Context, n int) ([]string, error) {
 	var out []string
 	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +104,7 @@ func (m *member) start() error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the child has its own
 	m.cmd = exec.Command("etcd", m.args...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	return m.cmd.Start()

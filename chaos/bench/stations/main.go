@@ -77,7 +77,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder; the system clears it at the latest
 	ours, err := startSandbar(ctx, o, filepath.Join(dir, "lab"))
 	if err != nil {
 		return err

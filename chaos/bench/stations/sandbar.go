@@ -153,7 +153,7 @@ func (s *sandbar) simulateUnit(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }() // the folder goes with the lab
 	store, err := identity.OpenStore(dir.Path("identity"), identity.Holder{Role: san.RoleUnit, ID: id})
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (s *sandbar) killLeader() (func() error, error) {
 		if err != nil {
 			return err
 		}
-		defer log.Close()
+		defer func() { _ = log.Close() }() // the child has its own
 		p.again = exec.Command(p.Argv[0], p.Argv[1:]...)
 		p.again.Env, p.again.Stdout, p.again.Stderr = p.Env, log, log
 		return p.again.Start()
