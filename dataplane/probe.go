@@ -60,7 +60,7 @@ func serveProbes(ctx context.Context, l net.Listener, id *identity.Identity, p *
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // who is still there had the time
 	}
-	<-done
+	_ = <-done // that it was closed
 	return nil
 }
 

@@ -51,7 +51,7 @@ func freePort(t *testing.T) string {
 func unitConfig(t *testing.T, s *station) dataplane.Config {
 	t.Helper()
 	dir := t.TempDir()
-	var log io.Writer = io.Discard
+	log := io.Writer(io.Discard)
 	if testing.Verbose() {
 		log = t.Output()
 	}

@@ -16,8 +16,6 @@ import (
 
 const (
 	recordVersion = 1
-	// maxHosts bounds the assignments of one volume, gone ones included.
-	maxHosts = 64
 	// maxCHAPBytes bounds a CHAP user and a CHAP secret.
 	maxCHAPBytes = 255
 )

@@ -36,7 +36,7 @@ func Error(op, name string, err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // a bare io.EOF is io.ReaderAt's contract
 		return err
 	}
-	sentinel, kind := classify(err)
+	kind, sentinel := classify(err)
 	if sentinel == nil {
 		return san.Errorf(kind, "%s %s: %w", op, name, err)
 	}
@@ -46,24 +46,24 @@ func Error(op, name string, err error) error {
 	return san.Errorf(kind, "%s %s: %w (%w)", op, name, sentinel, err)
 }
 
-func classify(err error) (sentinel error, kind san.Kind) {
+func classify(err error) (kind san.Kind, sentinel error) {
 	is := func(target error) bool { return errors.Is(err, target) }
 	switch {
 	case is(ErrNoSpace), is(syscall.ENOSPC), is(syscall.EDQUOT), is(syscall.EFBIG):
-		return ErrNoSpace, san.KindNoSpace
+		return san.KindNoSpace, ErrNoSpace
 	case is(ErrReadOnly), is(syscall.EROFS):
-		return ErrReadOnly, san.KindConflict
+		return san.KindConflict, ErrReadOnly
 	case is(ErrLocked), is(syscall.EWOULDBLOCK), is(syscall.EBUSY):
-		return ErrLocked, san.KindConflict
+		return san.KindConflict, ErrLocked
 	case is(ErrClosed), is(fs.ErrClosed):
-		return ErrClosed, san.KindUnavailable
+		return san.KindUnavailable, ErrClosed
 	case is(fs.ErrNotExist):
-		return nil, san.KindNotFound
+		return san.KindNotFound, nil
 	case is(fs.ErrPermission):
-		return nil, san.KindDenied
+		return san.KindDenied, nil
 	case is(ErrIO), is(syscall.EIO), is(syscall.ENXIO), is(syscall.ENODEV), is(syscall.EREMOTEIO),
 		is(syscall.ENODATA), is(syscall.EILSEQ), is(syscall.ETIMEDOUT), is(syscall.ENOLINK):
-		return ErrIO, san.KindUnavailable
+		return san.KindUnavailable, ErrIO
 	}
-	return nil, san.KindInternal
+	return san.KindInternal, nil
 }

@@ -426,7 +426,7 @@ func (s *session) look(now time.Time) {
 	case silent > limit+s.limits.PingTimeout, now.Sub(w.progress) > s.limits.PingTimeout:
 		s.logger.Warn("iscsi initiator does not answer; closing its session", "silent", silent)
 		_ = s.conn.Close()
-	case silent > limit && !w.pinged && w.progress == now:
+	case silent > limit && !w.pinged && w.progress.Equal(now):
 		w.pinged = true
 		s.post(s.ping) // sending may block
 	}
