@@ -38,7 +38,7 @@ func Open(path string) (*Dir, error) {
 		return nil, san.Errorf(san.KindInvalid, "data folder %s can't be used: %w", path, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
+		_ = f.Close() // nothing was written
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, san.Errorf(san.KindConflict, "data folder %s is in use by another process; stop that one first, or give this one a folder of its own", path)
 		}
@@ -60,7 +60,7 @@ func (d *Dir) Write(name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // it is gone already unless something failed
 	if _, err = tmp.Write(b); err == nil {
 		err = tmp.Sync()
 	}
@@ -81,8 +81,7 @@ func (d *Dir) sync() error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return f.Sync()
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // Remove deletes file name; it is no error if there is none.

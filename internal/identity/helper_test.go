@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sandbar-san/sandbar/san"
 	"go.uber.org/goleak"
+
+	"github.com/sandbar-san/sandbar/san"
 )
 
 const (

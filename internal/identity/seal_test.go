@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/sandbar-san/sandbar/san"
 	"pgregory.net/rapid"
+
+	"github.com/sandbar-san/sandbar/san"
 )
 
 func newTestSealer(t testing.TB) *Sealer {

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -270,7 +271,7 @@ func TestStoreCrashes(t *testing.T) {
 // A request whose answer was lost is sent again with the same key, even by a new process.
 func TestPendingKeyStays(t *testing.T) {
 	dir := t.TempDir()
-	var keys []string
+	var keys []*ecdsa.PublicKey
 	for range 2 {
 		csr, err := mustOpen(t, dir, unitA).PendingCSR()
 		if err != nil {
@@ -280,9 +281,9 @@ func TestPendingKeyStays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		keys = append(keys, pub.X.String())
+		keys = append(keys, pub)
 	}
-	if keys[0] != keys[1] {
+	if !keys[0].Equal(keys[1]) {
 		t.Error("the second request is for another key")
 	}
 }

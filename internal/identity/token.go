@@ -44,7 +44,9 @@ type Secret [secretBytes]byte
 func (Secret) String() string { return secretPlaceholder }
 
 // Format writes a placeholder under every verb, %x and %d included.
-func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, secretPlaceholder) }
+func (Secret) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, secretPlaceholder) // a State keeps what can't be written to itself
+}
 
 // MarshalText returns a placeholder, for loggers and encoders that look inside a token.
 func (Secret) MarshalText() ([]byte, error) { return []byte(secretPlaceholder), nil }

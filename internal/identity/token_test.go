@@ -27,7 +27,7 @@ func TestTokenText(t *testing.T) {
 	if got, err := ParseJoinToken(join.Reveal() + "\n"); err != nil || got != join {
 		t.Errorf("join token parses as %v, %v", got, err)
 	}
-	if NewOperatorToken() == NewOperatorToken() {
+	if a, b := NewOperatorToken(), NewOperatorToken(); a == b {
 		t.Error("two tokens are the same")
 	}
 }

@@ -160,7 +160,7 @@ func (d *discovery) answerPing(b *pdu.BHS) error {
 func (d *discovery) logout() {
 	req := pdu.LogoutRequest{Immediate: true, Reason: pdu.LogoutCloseSession, ITT: discoveryTag + 1, CmdSN: d.c.cmdSN, ExpStatSN: d.c.expStatSN}
 	if err := d.digests.WritePDU(d.c.conn, &req, nil); err == nil {
-		d.receive(pdu.OpLogoutResp)
+		_, _ = d.receive(pdu.OpLogoutResp)
 	}
 }
 

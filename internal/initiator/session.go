@@ -185,7 +185,7 @@ func (s *Session) Logout(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.LogoutTimeout, ErrTimedOut)
 	defer cancel()
 	err := s.logout(ctx, ErrClosed)
-	s.Close()
+	err = errors.Join(err, s.Close())
 	if err != nil {
 		return san.Errorf(san.KindUnavailable, "log out of %s at %s: %w; the connection is closed all the same", s.target, s.portal, err)
 	}

@@ -27,12 +27,11 @@ type control struct {
 
 // burst is data that an R2T asked for.
 type burst struct {
-	c        *call
-	ttt      uint32
-	next     int // offset in c.cmd.Out
-	end      int
-	dataSN   uint32
-	maxBytes int // of one PDU
+	c      *call
+	ttt    uint32
+	next   int // offset in c.cmd.Out
+	end    int
+	dataSN uint32
 }
 
 // outgoing is one PDU of the batch being written.

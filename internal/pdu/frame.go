@@ -216,7 +216,7 @@ func (r *Reader) full(p []byte) error {
 
 // noEOF turns an end in the middle of a PDU into what it is.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
