@@ -26,11 +26,9 @@ const (
 )
 
 const (
-	pollMin = 10 * time.Millisecond
-	pollMax = 500 * time.Millisecond
-	// agentPatience is how long stations may keep silent before the agent's own word is taken.
-	agentPatience = 3 * time.Second
-	listPage      = 500
+	pollMin  = 10 * time.Millisecond
+	pollMax  = 500 * time.Millisecond
+	listPage = 500
 )
 
 // Path is one way from the host to a volume.
@@ -104,22 +102,26 @@ func (c *Client) RequestStorage(ctx context.Context, r StorageRequest) (*Assignm
 
 // Wait waits until a volume, named by id or name, is assigned to this host and confirmed by all.
 func (c *Client) Wait(ctx context.Context, volume string) (*Assignment, error) {
+	why := "no station answered"
 	for wait := pollMin; ; wait = min(2*wait, pollMax) {
 		v, err := c.volume(ctx, volume)
-		if err != nil {
-			return nil, err
+		var a *Assignment
+		if err == nil {
+			a, err = c.assignmentOf(v)
 		}
-		a, err := c.assignmentOf(v)
 		switch {
+		case ctx.Err() != nil: // err, if any, says no more than that
 		case err != nil:
 			return nil, err
 		case a.State == StateAssigned:
 			return a, nil
 		case a.State == StateReleasing:
 			return nil, san.Errorf(san.KindConflict, "volume %s is being taken away from host %s; assign it again once that is done", v.Name, c.host)
+		default:
+			why = missing(v, a)
 		}
 		if !pause(ctx, wait/2+rand.N(wait)) {
-			return nil, san.Errorf(san.KindUnavailable, "volume %s is not assigned to host %s yet (%s): %w", v.Name, c.host, missing(v, a), context.Cause(ctx))
+			return nil, san.Errorf(san.KindUnavailable, "volume %s is not assigned to host %s yet (%s): %w", volume, c.host, why, context.Cause(ctx))
 		}
 	}
 }
@@ -234,7 +236,7 @@ func (c *Client) orAgent(ctx context.Context, stations func(context.Context) err
 	if c.cfg.DataDir == "" {
 		return stations(ctx)
 	}
-	sctx, cancel := context.WithTimeout(ctx, agentPatience)
+	sctx, cancel := context.WithTimeout(ctx, c.timing.agent)
 	defer cancel()
 	err := stations(sctx)
 	if err == nil || san.KindOf(err) != san.KindUnavailable || ctx.Err() != nil {

@@ -57,11 +57,20 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// timing is how long a client waits for what.
+type timing struct {
+	agent         time.Duration // stations may keep silent before the agent's own word is taken
+	refusal       time.Duration // Open goes on after a unit refused the login
+	watchAgent    time.Duration // between looks at the agent's folder: a read of one small local file
+	watchStations time.Duration // between questions to stations, which cost them a read
+}
+
 // Client asks for storage and opens volumes on behalf of one host. It is safe for concurrent use.
 type Client struct {
-	cfg  Config
-	host san.HostID
-	log  *slog.Logger
+	cfg    Config
+	host   san.HostID
+	log    *slog.Logger
+	timing timing
 
 	mu        sync.Mutex
 	api       *stationclient.Client
@@ -82,6 +91,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, host: san.HostID(cfg.Host), log: cfg.Logger, initiator: cfg.Initiator, volumes: map[*Volume]struct{}{}}
+	c.timing = timing{agent: 3 * time.Second, refusal: 5 * time.Second, watchAgent: 200 * time.Millisecond, watchStations: 2 * time.Second}
 	var err error
 	if cfg.DataDir != "" {
 		err = c.byAgent()

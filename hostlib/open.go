@@ -18,9 +18,6 @@ import (
 )
 
 const (
-	// refusalPatience is how long Open goes on after a unit refused the login: it may have been told of
-	// the assignment a moment later than this host was, or may be just starting.
-	refusalPatience = 5 * time.Second
 	// refreshWait bounds how long redialling waits for a station's word on where the volume is.
 	refreshWait = 2 * time.Second
 	// firstOpenWait bounds Open if its context has no deadline.
@@ -159,13 +156,19 @@ func (d *dialer) first(ctx context.Context) (device, error) {
 		case isGone(err):
 			return nil, err
 		case k == san.KindUnavailable || k == san.KindUnknown:
-		case time.Since(began) > refusalPatience:
+		case !refusal(k) || time.Since(began) > d.client.timing.refusal:
 			return nil, err
 		}
 		if !pause(ctx, wait/2+rand.N(wait/2)) {
 			return nil, err
 		}
 	}
+}
+
+// refusal reports whether a login that fails so may be let in a moment later: the unit may have been told of
+// the assignment after this host was, or may be just starting.
+func refusal(k san.Kind) bool {
+	return k == san.KindUnauthenticated || k == san.KindDenied || k == san.KindNotFound
 }
 
 // dial tries every path once.

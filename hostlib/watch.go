@@ -4,17 +4,9 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"github.com/sandbar-san/sandbar/hostlib/internal/state"
 	"github.com/sandbar-san/sandbar/san"
-)
-
-const (
-	// watchAgentEvery is how often the agent's folder is looked at: a read of one small local file.
-	watchAgentEvery = 200 * time.Millisecond
-	// watchStationsEvery is how often stations are asked, which costs them a read.
-	watchStationsEvery = 2 * time.Second
 )
 
 // Change says what happened to an assignment.
@@ -39,9 +31,9 @@ type AssignmentEvent struct {
 // an assignment may not be confirmed by its units yet. Otherwise it asks the stations every 2 s, since the
 // cluster's watch stream is not open to host-scoped callers. Changes that undo each other in between are not seen.
 func (c *Client) Watch(ctx context.Context, fn func(AssignmentEvent) error) error {
-	every, read := watchStationsEvery, c.list
+	every, read := c.timing.watchStations, c.list
 	if c.cfg.DataDir != "" {
-		every, read = watchAgentEvery, func(context.Context) ([]*Assignment, error) {
+		every, read = c.timing.watchAgent, func(context.Context) ([]*Assignment, error) {
 			s, err := state.Read(c.cfg.DataDir)
 			return keptAll(&s), err
 		}
