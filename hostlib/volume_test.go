@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -263,12 +264,13 @@ func TestClose(t *testing.T) {
 // waits for its end, and others don't.
 func TestAbandonedWriteKeepsItsRange(t *testing.T) {
 	u := newFakeUnit(64<<10, 512)
-	gate, first := make(chan struct{}), true
+	var gate chan struct{}
+	var first atomic.Bool
+	first.Store(true)
 	synctest.Test(t, func(t *testing.T) {
 		gate = make(chan struct{})
 		u.judge = func(what string) fate {
-			if what == "write" && first {
-				first = false
+			if what == "write" && first.Swap(false) {
 				<-gate
 			}
 			return fine
@@ -325,9 +327,9 @@ func TestCancelledWhileWaiting(t *testing.T) {
 // TestUnflushedIsBounded: the library flushes by itself, and writes wait where it can't.
 func TestUnflushedIsBounded(t *testing.T) {
 	u := newFakeUnit(64<<20, 512)
-	fail := false
+	var fail atomic.Bool
 	u.judge = func(what string) fate {
-		if fail && what == "flush" {
+		if fail.Load() && what == "flush" {
 			return refused
 		}
 		return fine
@@ -345,9 +347,7 @@ func TestUnflushedIsBounded(t *testing.T) {
 	if n := u.count("flush"); n < 8 {
 		t.Errorf("%d flushes for 64 MiB", n)
 	}
-	u.mu.Lock()
-	fail = true
-	u.mu.Unlock()
+	fail.Store(true)
 	var err error
 	for off := int64(0); off < 64<<20 && err == nil; off += int64(len(p)) {
 		_, err = v.WriteAt(p, off)
