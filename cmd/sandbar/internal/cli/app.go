@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -80,6 +81,13 @@ func runE(fn func(cmd *cobra.Command, args []string) error) func(*cobra.Command,
 // Run carries out the command that args say and returns the exit code. It ends early when
 // ctx does.
 func (a *App) Run(ctx context.Context, args []string) int {
+	for _, arg := range args {
+		// A request can't carry it, and no station is to blame for that.
+		if !utf8.ValidString(arg) {
+			fmt.Fprintf(a.Stderr, "sandbar: argument %q is not UTF-8\n", arg)
+			return ExitUsage
+		}
+	}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(a.Stdout)
