@@ -77,11 +77,17 @@ func Run(ctx context.Context, name string, env []string, args ...string) Result 
 func Until(ctx context.Context, every time.Duration, ready func(context.Context) error) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var last error
 	for {
 		err := ready(ctx)
 		if err == nil {
 			return nil
 		}
+		// A try that the end of ctx cut short tells less than the one before it.
+		if ctx.Err() != nil && last != nil {
+			err = last
+		}
+		last = err
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waited in vain: %w", err)
