@@ -25,7 +25,7 @@ type command struct {
 	dataSN   uint32  // next in the unsolicited burst
 
 	phase   phase
-	filling bool // the reader is reading into buf just now
+	filling bool // the reader has it just now: only the reader may end it
 	roomy   bool // the budget has been granted (or is not needed)
 	aborted bool
 	waits   []*barrier
@@ -102,10 +102,12 @@ func (s *session) judge(h *pdu.SCSICommand, n int) uint8 {
 	return 0
 }
 
-// newCommand puts a command into the task set.
+// newCommand puts a command into the task set. It comes marked as filling, because an abort from
+// elsewhere must not recycle it under the reader's hands; beginRead or filled lets go of it. A
+// session that is ending takes none: what the reader has read ahead is thrown away.
 func (s *session) newCommand(h *pdu.SCSICommand, ahs []byte) (*command, error) {
 	c := s.srv.commands.get()
-	*c = command{ctx: &taskContext{}, cdb: h.CDB, itt: h.ITT, expected: h.ExpectedLength, write: h.Write,
+	*c = command{ctx: &taskContext{}, cdb: h.CDB, itt: h.ITT, expected: h.ExpectedLength, write: h.Write, filling: true,
 		numbered: !h.Immediate, r2ts: c.r2ts[:0], waits: c.waits[:0]}
 	c.task = scsi.Task{Nexus: s.nexus, LUN: h.LUN, CDB: c.cdb[:], Tag: h.ITT}
 	if h.Read && !h.Write {
@@ -119,6 +121,9 @@ func (s *session) newCommand(h *pdu.SCSICommand, ahs []byte) (*command, error) {
 	c.task.DataInLimit = int(min(c.readLen, scsi.MaxTransferBytes))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.dying {
+		return nil, errKilled
+	}
 	s.tasks[c.itt] = c
 	if !c.numbered {
 		s.immediates++
@@ -170,12 +175,10 @@ func (s *session) beginWrite(c *command, h *pdu.SCSICommand, b *pdu.BHS, n int, 
 }
 
 // admitWrite reserves room for a write's data and returns how large its first buffer
-// is to be, or the result with which the command ends at once. The command comes back
-// marked as being filled.
+// is to be, or the result with which the command ends at once.
 func (s *session) admitWrite(c *command, h *pdu.SCSICommand) (refused *scsi.Result, room int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.filling = true
 	switch {
 	case h.ExpectedLength > scsi.MaxTransferBytes:
 		r := checkCondition(cdb.KeyIllegalRequest, cdb.ASCInvalidFieldInCDB)

@@ -115,15 +115,22 @@ func (s *session) giveRoom(n int) (asked bool) {
 }
 
 // beginRead queues a command without data-out once there is room for its data-in.
-func (s *session) beginRead(c *command) {
+func (s *session) beginRead(c *command) { announce(s.admitRead(c)) }
+
+func (s *session) admitRead(c *command) (gone []*barrier) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := c.task.DataInLimit; n == 0 || s.reserve(c, n) {
+	c.filling = false
+	switch n := c.task.DataInLimit; {
+	case c.aborted:
+		return s.resolve(c)
+	case n == 0 || s.reserve(c, n):
 		s.enqueue(c)
-		return
+	default:
+		c.phase = phaseWaiting
+		s.waiting = append(s.waiting, c)
 	}
-	c.phase = phaseWaiting
-	s.waiting = append(s.waiting, c)
+	return nil
 }
 
 // enqueue hands a command to a worker. s.mu is held.
@@ -242,6 +249,7 @@ func (s *session) conclude(c *command, r *scsi.Result) []*barrier {
 // told by announce when s.mu has been let go. s.mu is held.
 func (s *session) resolve(c *command) []*barrier {
 	delete(s.tasks, c.itt)
+	s.unwait(c)
 	if !c.numbered {
 		s.immediates--
 	} else if c.aborted {

@@ -21,6 +21,7 @@ const readBuffer = 64 << 10
 var (
 	errLogout   = errors.New("logged out")
 	errShutdown = errors.New("server is stopping")
+	errKilled   = errors.New("closed or reinstated")
 )
 
 // protocolError is a breach after which the session can't go on.

@@ -51,7 +51,6 @@ func (s *session) abortTasks(match func(*command) bool, b *barrier) (gone []*bar
 		if c.phase == phaseQueued {
 			s.runQueue.remove(c)
 		}
-		s.unwait(c)
 		gone = append(gone, s.resolve(c)...)
 	}
 	return gone
