@@ -94,7 +94,8 @@ func (s *session) openWatch(ctx context.Context, req *pb.WatchRequest) (watchStr
 		cancel()
 		switch {
 		case connect.CodeOf(err) == connect.CodeAborted:
-			err = connect.NewError(connect.CodeAborted, tooFarBehind(req.FromIndex))
+			// Not Aborted: of an error made here that would mean a lost connection, and another try.
+			err = connect.NewError(connect.CodeFailedPrecondition, tooFarBehind(req.FromIndex))
 		case err == nil || connect.CodeOf(err) == connect.CodeCanceled:
 			err = connect.NewError(connect.CodeUnavailable, errors.New("the station serves no watch"))
 		}
