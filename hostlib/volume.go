@@ -20,14 +20,15 @@ const (
 
 // Volume is an open volume, as a block device of any byte offset. It is safe for concurrent use, and
 // fast only with many requests in flight. Requests that overlap take effect one after the other, in the order
-// in which they came. It implements io.ReaderAt, io.WriterAt and io.Closer.
+// in which they came; that holds for one Volume, not for several of the same volume. It implements io.ReaderAt, io.WriterAt and io.Closer.
 type Volume struct {
-	name  string
-	block int64
-	line  *line
-	locks rangeLock
-	opts  volumeOptions
-	size  atomic.Int64 // as last seen
+	name     string
+	block    int64
+	discards bool
+	line     *line
+	locks    rangeLock
+	opts     volumeOptions
+	size     atomic.Int64 // as last seen
 
 	ctx         context.Context // ends with Close
 	cancel      context.CancelCauseFunc
@@ -52,7 +53,7 @@ type volumeOptions struct {
 func newVolume(name string, n *line, d device, opts volumeOptions, onClose func()) *Volume {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	v := &Volume{
-		name: name, block: d.BlockSizeBytes(), line: n, opts: opts, ctx: ctx, cancel: cancel,
+		name: name, block: d.BlockSizeBytes(), discards: d.CanDiscard(), line: n, opts: opts, ctx: ctx, cancel: cancel,
 		flushWanted: make(chan struct{}, 1), onClose: onClose,
 	}
 	v.size.Store(d.SizeBytes())
@@ -79,10 +80,7 @@ func (v *Volume) Size() int64 {
 func (v *Volume) BlockSize() int64 { return v.block }
 
 // CanDiscard reports whether Discard is supported.
-func (v *Volume) CanDiscard() bool {
-	l, err := v.line.next(v.ctx, 0)
-	return err == nil && l.CanDiscard()
-}
+func (v *Volume) CanDiscard() bool { return v.discards }
 
 // enter takes part in the volume until leave.
 func (v *Volume) enter() error {

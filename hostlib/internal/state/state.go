@@ -67,7 +67,7 @@ func readBounded(name string) ([]byte, error) {
 	if err != nil {
 		return nil, san.Errorf(san.KindInvalid, "the host agent's folder can't be read: %w; run as the agent's user", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return nil, san.Errorf(san.KindInternal, "read %s: %w", name, err)
@@ -105,9 +105,7 @@ type Assignment struct {
 
 // Equal reports whether a and o say the same, stamps included.
 func (a Assignment) Equal(o Assignment) bool {
-	paths := slices.Equal(a.Paths, o.Paths)
-	a.Paths, o.Paths = nil, nil
-	return paths && a.Stamp == o.Stamp && a.Volume == o.Volume && a.Name == o.Name && a.Generation == o.Generation &&
+	return slices.Equal(a.Paths, o.Paths) && a.Stamp == o.Stamp && a.Volume == o.Volume && a.Name == o.Name && a.Generation == o.Generation &&
 		a.SizeBytes == o.SizeBytes && a.BlockSizeBytes == o.BlockSizeBytes && a.CHAPUser == o.CHAPUser && a.CHAPSecret == o.CHAPSecret
 }
 

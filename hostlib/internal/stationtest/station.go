@@ -87,7 +87,7 @@ func New(t testing.TB) *Station {
 }
 
 func (s *Station) start(addr string) {
-	ln, err := net.Listen("tcp", addr)
+	ln, err := (&net.ListenConfig{}).Listen(s.t.Context(), "tcp", addr)
 	if err != nil {
 		s.t.Fatal(err)
 	}
