@@ -307,6 +307,8 @@ func retriable(err error) bool {
 	switch ce.Code() {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
 		return true
+	case connect.CodeCanceled: // a station that stops cancels what it has not begun
+		return true
 	}
 	return convert.Lost(err)
 }
