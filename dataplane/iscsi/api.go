@@ -43,6 +43,14 @@ type CHAP struct {
 	MutualUser, MutualSecret string
 }
 
+// equal reports whether c and o ask for the same; nil asks for nothing.
+func (c *CHAP) equal(o *CHAP) bool {
+	if c == nil || o == nil {
+		return c == o
+	}
+	return *c == *o
+}
+
 // Admission is the leave to log in.
 type Admission struct {
 	// Volume, Host and Generation name the assignment that admits.

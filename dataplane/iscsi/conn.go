@@ -122,7 +122,7 @@ func (srv *Server) enter(ctx context.Context, s, old *session, l *login) error {
 		return admitFailed(l.initiator, l.target, l.from, err)
 	}
 	was := l.admission
-	if again.LU != was.LU || again.Generation != was.Generation || again.Host != was.Host || again.RedirectTo != "" {
+	if again.LU != was.LU || again.Generation != was.Generation || again.Host != was.Host || !again.CHAP.equal(was.CHAP) || again.RedirectTo != "" {
 		return refuse(pdu.LoginUnavailable, "the assignment changed during the login")
 	}
 	srv.mu.Lock()

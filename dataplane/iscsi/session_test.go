@@ -242,6 +242,19 @@ func TestPingTextLogout(t *testing.T) {
 	c.closed()
 }
 
+// A list of targets is long; a request of many keys must not have it made as many times.
+func TestTargetsAreListedOnceInARequest(t *testing.T) {
+	r := newRig(t, Limits{})
+	r.dir.set(func(d *directory) { d.many = 500 })
+	c := r.dial().login(wishes())
+	own := pdu.KeyValue{Key: "SendTargets", Value: someTarget}
+	c.send(&pdu.TextRequest{Final: true, ITT: 1, TTT: pdu.NoTag, CmdSN: c.cmdSN}, pdu.AppendText(nil, own, own, own))
+	_, data := expect[pdu.TextResponse](c)
+	if n := bytes.Count(data, []byte("TargetName=")); n != 500 || !bytes.HasSuffix(data, []byte("SendTargets=Reject\x00SendTargets=Reject\x00")) {
+		t.Errorf("%d targets listed, ending in %q", n, data[max(0, len(data)-50):])
+	}
+}
+
 func TestRejects(t *testing.T) {
 	r := newRig(t, Limits{QueueDepth: 8})
 	c := r.dial().login(wishes())

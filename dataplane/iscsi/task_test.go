@@ -290,6 +290,12 @@ func TestAdmitIsAskedAgain(t *testing.T) {
 	for name, change := range map[string]func(*directory, Admission) Admission{
 		"generation": func(d *directory, a Admission) Admission { a.Generation = san.Generation(d.asked); return a },
 		"host":       func(d *directory, a Admission) Admission { a.Host = san.HostID(rune('a' + d.asked)); return a },
+		"secret": func(d *directory, a Admission) Admission {
+			if d.asked > 1 {
+				a.CHAP = &CHAP{User: "u", Secret: "twelve bytes"}
+			}
+			return a
+		},
 		"logical unit": func(d *directory, a Admission) Admission {
 			if d.asked > 1 {
 				a.LU = &memoryLU{}

@@ -78,13 +78,20 @@ func (s *session) textAnswer(h *pdu.TextRequest, data []byte, final bool, tag ui
 }
 
 // textKeys answers keys in full feature phase: SendTargets, and the receive limit, which
-// alone may change there (RFC 7143 §13).
+// alone may change there (RFC 7143 §13). Targets are listed once in an answer, since the list is
+// what is long and a key may not be repeated anyway (RFC 7143 §6.2).
 func (s *session) textKeys(keys []pdu.KeyValue) []pdu.KeyValue {
 	var answers []pdu.KeyValue
 	neg := pdu.NewNegotiator(pdu.Target, pdu.DefaultWishes())
+	listed := false
 	for _, kv := range keys {
 		switch kv.Key {
 		case pdu.KeySendTargets:
+			if listed {
+				answers = append(answers, pdu.KeyValue{Key: kv.Key, Value: pdu.AnswerReject})
+				continue
+			}
+			listed = true
 			answers = append(answers, s.sendTargets(kv.Value)...)
 		case pdu.KeyMaxRecvDataSegmentLength:
 			if _, err := neg.Receive([]pdu.KeyValue{kv}); err != nil {
