@@ -125,7 +125,7 @@ func badCredentials(t *testing.T, c *cluster) {
 	checkRefusal(t, c.CLI(t.Context(), "volume", "list", "--token-file", dir+"/none"), 2, "token-file", dir+"/none")
 	checkRefusal(t, c.CLI(t.Context(), "volume", "list", "--ca-file", file("ca", "hello")), 2, "CA file")
 	checkRefusal(t, c.CLI(t.Context(), "volume", "list", "--endpoint", "here"), 2, "host:port")
-	r := lab.Run(t.Context(), binary, nil, "volume", "list")
+	r := lab.Run(t.Context(), program, nil, "volume", "list")
 	checkRefusal(t, r, 2, "SANDBAR_ENDPOINT")
 }
 

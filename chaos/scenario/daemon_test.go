@@ -35,7 +35,7 @@ func ends(t *testing.T, p *lab.Process) (code int, said string) {
 // spawn starts one more daemon that ends with the test.
 func spawn(t *testing.T, id string, env []string, args ...string) *lab.Process {
 	t.Helper()
-	p, err := lab.Spawn(id, filepath.Join(t.TempDir(), id+".log"), env, append([]string{binary}, args...)...)
+	p, err := lab.Spawn(id, filepath.Join(t.TempDir(), id+".log"), env, append([]string{program}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,8 +25,8 @@ const (
 // patience bounds what happens soon on an idle machine: this one is shared with other tests.
 const patience = 30 * time.Second
 
-// binary is the program under test, built once for all tests.
-var binary string
+// program is what is under test, built once for all tests.
+var program string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -38,8 +38,8 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	// A program built otherwise, with the race detector for instance.
-	if binary = os.Getenv("SANDBAR_BINARY"); binary == "" {
-		if binary, err = lab.Build(context.Background(), dir); err != nil {
+	if program = os.Getenv("SANDBAR_BINARY"); program == "" {
+		if program, err = lab.Build(context.Background(), dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -56,7 +56,7 @@ type cluster struct {
 // start starts a lab that ends with the test.
 func start(t *testing.T, args ...string) *cluster {
 	t.Helper()
-	l, err := lab.Start(t.Context(), binary, args...)
+	l, err := lab.Start(t.Context(), program, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
