@@ -118,6 +118,8 @@ func (c *Config) Check() error {
 		return san.Errorf(san.KindInvalid, "--hosts %d is not between 0 and 64", c.Hosts)
 	case c.SpareHosts != 0:
 		return san.Errorf(san.KindInvalid, "--spare-hosts %d: spare hosts are not available yet", c.SpareHosts)
+	case c.RaftTiming != "safe" && c.RaftTiming != "lan":
+		return san.Errorf(san.KindInvalid, "--raft-timing %q is not one of safe, lan", c.RaftTiming)
 	case c.MediumSizeBytes < 32<<20:
 		return san.Errorf(san.KindInvalid, "--medium-size %s is below 32MiB", san.FormatSize(c.MediumSizeBytes))
 	}
