@@ -122,6 +122,9 @@ func (c *Client) Close() { c.doer().CloseIdleConnections() }
 func (c *Client) SetEndpoints(eps []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, err := cleanEndpoints(eps); err != nil {
+		return
+	}
 	clean, err := cleanEndpoints(slices.Concat(eps, c.configured))
 	if err != nil {
 		return
