@@ -106,8 +106,11 @@ func Open(cfg Config) (*Agent, error) {
 
 // restore takes up one record as the last process left it.
 func (a *Agent) restore(r Record) {
-	deleted := r.Replica != nil && r.Replica.Deleted
-	a.book.volumes[r.Volume] = told{Record: r, Purge: deleted}
+	t := told{Record: r}
+	if r.Replica != nil && r.Replica.Deleted {
+		t.Purge = r.Replica // it may have been cut short
+	}
+	a.book.volumes[r.Volume] = t
 	e := &entry{kept: r, shown: map[san.HostID]*Grant{}}
 	a.entries[r.Volume] = e
 	for h := range r.Hosts {
@@ -121,8 +124,8 @@ func (a *Agent) restore(r Record) {
 		}
 		e.shown[h] = g
 	}
-	if deleted {
-		a.enqueue(r.Volume) // it may have been cut short
+	if t.Purge != nil {
+		a.enqueue(r.Volume)
 	}
 }
 

@@ -9,8 +9,13 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
-// maxRemembered bounds the assignments of a volume that are remembered, gone ones included.
-const maxRemembered = 1024
+const (
+	// maxRemembered bounds the assignments of a volume that are remembered, gone ones included.
+	maxRemembered = 1024
+	// maxGranted bounds those of them that let a host in. With what each may say at the most, they
+	// and the others, of which next to nothing is kept, fit a record (disk.MaxRecordBytes).
+	maxGranted = 64
+)
 
 // told is the newest word on one volume.
 type told struct {
@@ -18,9 +23,9 @@ type told struct {
 	// Spec is the replica that the unit shall have, nil if none was told by this process or
 	// the last full state did not mention it: then what is there stays as it is.
 	Spec *volume.Spec
-	// Purge says that the replica was to be deleted and has not been since; what comes after
-	// must not find its bytes.
-	Purge bool
+	// Purge is the word by which the replica was to be deleted, until it has been; nil if there is none. What
+	// comes after must not find its bytes.
+	Purge *Replica
 }
 
 // refusal is something told that can't be carried out.
@@ -108,7 +113,7 @@ func (j *judgement) replica(m *pb.DesiredReplica) {
 	}
 	t.Replica = &Replica{Seen: seen, Deleted: m.Deleted}
 	if m.Deleted {
-		t.Spec, t.Purge = nil, true
+		t.Spec, t.Purge = nil, t.Replica
 	} else {
 		t.Spec = specOf(m)
 	}
@@ -145,13 +150,16 @@ func (j *judgement) assignment(m *pb.DesiredAssignment) {
 	t := j.volume(id)
 	known := t.Hosts[host]
 	switch {
-	case known != nil && !a.supersedes(known.Seen), known != nil && a.Generation < known.Generation:
+	case known != nil && (!a.supersedes(known.Seen) || a.precedes(known)):
 		j.stale++
 		return
 	case known == nil && a.State == Gone:
 		return
 	case known == nil && len(t.Hosts) >= maxRemembered:
 		j.refuse(m.VolumeId, m.HostId, m.Generation, san.Errorf(san.KindConflict, "the volume has %d assignments on this unit, its limit; unassign it from some hosts", len(t.Hosts)))
+		return
+	case a.State == Granted && t.granted(host) >= maxGranted:
+		j.refuse(m.VolumeId, m.HostId, m.Generation, san.Errorf(san.KindConflict, "the volume is assigned to %d hosts on this unit, its limit; unassign it from some of them", maxGranted))
 		return
 	}
 	t.Hosts[host] = a

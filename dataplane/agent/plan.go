@@ -14,7 +14,7 @@ type op uint8
 const (
 	opHide   op = iota // refuse new logins of a host
 	opClose            // close a host's sessions that the grant does not cover; all of them if it is nil
-	opKeep             // make what was told stable
+	opKeep             // make the record stable
 	opDelete           // close all sessions, then delete the replica
 	opCreate           // make the replica, or find it made
 	opShow             // let a host in by the grant
@@ -26,25 +26,28 @@ type step struct {
 	op     op
 	host   san.HostID
 	grant  *Grant
+	record Record
 	report *pb.Report
+	// shown is the grant by which the host is let in, and no longer by a former one, once the step is done.
+	shown *Grant
 }
 
 // situation is one volume as it was told and as it stands.
 type situation struct {
 	told
 	kept  Record                // on disk
-	shown map[san.HostID]*Grant // who is let in
+	shown map[san.HostID]*Grant // who is let in, perhaps with sessions by it still
 }
 
 // plan works out what makes a volume what was told, in the order in which it must be done.
 // Nobody is let in before the terms are on disk; a release is reported after new logins are
-// refused, the sessions are gone and that is on disk; a deletion is on disk before it begins,
-// so that a restart goes on with it. Where nothing is to be done, reports alone are left.
+// refused, the sessions are gone and that is on disk; a deletion is on disk from before it begins
+// until it is done, whatever was told since, so that a restart goes on with it. Where nothing is to be done, reports alone are left.
 func plan(s situation) []step {
 	var steps []step
 	hosts := slices.Sorted(maps.Keys(union(s)))
 	for _, h := range hosts {
-		if s.shown[h] != nil && (s.Purge || s.grant(h) == nil) {
+		if s.shown[h] != nil && (s.Purge != nil || s.grant(h) == nil) {
 			steps = append(steps, step{op: opHide, host: h})
 		}
 	}
@@ -54,8 +57,12 @@ func plan(s situation) []step {
 			steps = append(steps, step{op: opClose, host: h})
 		}
 	}
-	if !s.same(s.kept) {
-		steps = append(steps, step{op: opKeep})
+	kept := s.Record
+	if s.Purge != nil {
+		kept = s.doomed(s.Purge)
+	}
+	if !kept.same(s.kept) {
+		steps = append(steps, step{op: opKeep, record: kept})
 	}
 	for _, h := range hosts {
 		if a := s.Hosts[h]; a != nil && a.State == Released {
@@ -87,8 +94,11 @@ func union(s situation) map[san.HostID]bool {
 
 func planReplica(s situation) []step {
 	var steps []step
-	if s.Purge {
+	if s.Purge != nil {
 		steps = append(steps, step{op: opDelete})
+		if !s.same(s.doomed(s.Purge)) {
+			steps = append(steps, step{op: opKeep, record: s.Record})
+		}
 	}
 	switch {
 	case s.Replica != nil && s.Replica.Deleted:
@@ -101,16 +111,15 @@ func planReplica(s situation) []step {
 
 func planGrant(s situation, g *Grant) []step {
 	var steps []step
-	was := s.shown[g.Host]
-	if was == nil || s.Purge || !was.equal(g) {
-		steps = append(steps, step{op: opShow, host: g.Host, grant: g})
-	}
-	if was != nil && !s.Purge && !was.equal(g) {
+	switch was := s.shown[g.Host]; {
+	case was == nil || s.Purge != nil:
+		steps = append(steps, step{op: opShow, host: g.Host, grant: g, shown: g})
+	case !was.equal(g):
 		covers := g
 		if was.CHAPUser != g.CHAPUser || was.CHAPSecret != g.CHAPSecret {
 			covers = nil // a session does not tell by which secret it came in
 		}
-		steps = append(steps, step{op: opClose, host: g.Host, grant: covers})
+		steps = append(steps, step{op: opShow, host: g.Host, grant: g}, step{op: opClose, host: g.Host, grant: covers, shown: g})
 	}
 	return append(steps, report(pb.ReportKind_REPORT_KIND_ASSIGNMENT_READY, g.Volume, g.Host, g.Generation))
 }

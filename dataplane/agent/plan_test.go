@@ -34,14 +34,11 @@ func drawRecord(t *rapid.T, label string) Record {
 
 func drawSituation(t *rapid.T) situation {
 	s := situation{told: told{Record: drawRecord(t, "told")}, kept: drawRecord(t, "kept"), shown: map[san.HostID]*Grant{}}
-	switch {
-	case s.Replica != nil && s.Replica.Deleted:
-		s.Purge = rapid.Bool().Draw(t, "purge")
-	case s.Replica != nil:
-		s.Purge = rapid.Bool().Draw(t, "purge")
-		if rapid.Bool().Draw(t, "spec") {
-			s.Spec = &volume.Spec{ID: s.Volume}
-		}
+	if s.Replica != nil && rapid.Bool().Draw(t, "purge") {
+		s.Purge = &Replica{Deleted: true}
+	}
+	if s.Replica != nil && !s.Replica.Deleted && rapid.Bool().Draw(t, "spec") {
+		s.Spec = &volume.Spec{ID: s.Volume}
 	}
 	// Only what is on disk was ever shown.
 	for h := range s.kept.Hosts {
@@ -56,15 +53,24 @@ func drawSituation(t *rapid.T) situation {
 type carrier struct {
 	t        *rapid.T
 	s        situation
+	in       map[san.HostID]*Grant // who may log in
 	sessions map[san.HostID]*Grant // by which terms each host's sessions came in
 	made     bool
 	said     map[string]bool
 }
 
 func (c *carrier) do(st step) {
+	c.act(st)
+	if st.shown != nil {
+		c.s.shown[st.host] = st.shown
+	}
+}
+
+func (c *carrier) act(st step) {
 	switch st.op {
 	case opHide:
 		delete(c.s.shown, st.host)
+		delete(c.in, st.host)
 	case opClose:
 		if st.grant == nil {
 			delete(c.sessions, st.host)
@@ -73,15 +79,18 @@ func (c *carrier) do(st step) {
 		}
 		c.login()
 	case opKeep:
-		c.s.kept = c.s.Record
+		if c.s.Purge != nil && !st.record.Replica.Deleted {
+			c.t.Fatal("a restart would forget a deletion")
+		}
+		c.s.kept = st.record
 	case opDelete:
-		if len(c.s.shown) > 0 {
-			c.t.Fatalf("a replica is deleted with %v let in", c.s.shown)
+		if len(c.in) > 0 || !c.s.kept.Replica.Deleted {
+			c.t.Fatalf("a replica is deleted with %v let in and %v on disk", c.in, c.s.kept)
 		}
 		clear(c.sessions)
-		c.made, c.s.Purge = false, false
+		c.made, c.s.Purge = false, nil
 	case opCreate:
-		if c.s.Purge {
+		if c.s.Purge != nil {
 			c.t.Fatal("a replica is made on top of one that was to be deleted")
 		}
 		c.made = true
@@ -89,7 +98,7 @@ func (c *carrier) do(st step) {
 		if k := c.s.kept.grant(st.host); k == nil || !k.equal(st.grant) {
 			c.t.Fatalf("%v is let in and %v is on disk", st.grant, k)
 		}
-		c.s.shown[st.host] = st.grant
+		c.in[st.host] = st.grant
 		c.login()
 	case opReport:
 		c.report(st)
@@ -98,7 +107,7 @@ func (c *carrier) do(st step) {
 
 // login: whoever may come in does so at once.
 func (c *carrier) login() {
-	for h, g := range c.s.shown {
+	for h, g := range c.in {
 		if c.sessions[h] == nil {
 			c.sessions[h] = g
 		}
@@ -109,11 +118,11 @@ func (c *carrier) report(st step) {
 	c.said[st.report.Kind.String()+st.report.HostId] = true
 	switch st.report.Kind {
 	case pb.ReportKind_REPORT_KIND_RELEASED:
-		if c.s.shown[st.host] != nil || c.sessions[st.host] != nil || c.s.kept.grant(st.host) != nil {
-			c.t.Fatalf("host %s is reported released: let in %v, session %v, on disk %v", st.host, c.s.shown[st.host], c.sessions[st.host], c.s.kept.grant(st.host))
+		if c.in[st.host] != nil || c.sessions[st.host] != nil || c.s.kept.grant(st.host) != nil {
+			c.t.Fatalf("host %s is reported released: let in %v, session %v, on disk %v", st.host, c.in[st.host], c.sessions[st.host], c.s.kept.grant(st.host))
 		}
 	case pb.ReportKind_REPORT_KIND_ASSIGNMENT_READY:
-		g := c.s.shown[st.host]
+		g := c.in[st.host]
 		if g == nil || uint64(g.Generation) != st.report.Generation || !c.sessions[st.host].equal(g) {
 			c.t.Fatalf("host %s is reported ready: let in %v, session %v", st.host, g, c.sessions[st.host])
 		}
@@ -122,7 +131,7 @@ func (c *carrier) report(st step) {
 			c.t.Fatal("a replica is reported ready that was not made")
 		}
 	case pb.ReportKind_REPORT_KIND_REPLICA_DELETED:
-		if c.s.Purge || !c.s.kept.Replica.Deleted {
+		if c.s.Purge != nil || !c.s.kept.Replica.Deleted {
 			c.t.Fatal("a replica is reported deleted that is not, or not on disk")
 		}
 	}
@@ -133,7 +142,7 @@ func (c *carrier) report(st step) {
 func TestPlansAreSafeAndArrive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSituation(t)
-		c := &carrier{t: t, s: s, sessions: map[san.HostID]*Grant{}, said: map[string]bool{}}
+		c := &carrier{t: t, s: s, in: maps.Clone(s.shown), sessions: map[san.HostID]*Grant{}, said: map[string]bool{}}
 		c.s.shown = maps.Clone(s.shown)
 		c.login()
 		for range rapid.IntRange(0, 2).Draw(t, "attempts") {
@@ -150,13 +159,15 @@ func TestPlansAreSafeAndArrive(t *testing.T) {
 }
 
 func (c *carrier) arrived() {
-	if !c.s.same(c.s.kept) || c.s.Purge {
+	if !c.s.same(c.s.kept) || c.s.Purge != nil {
 		c.t.Fatalf("told %v, on disk %v, to be deleted %v", c.s.Record, c.s.kept, c.s.Purge)
 	}
 	for h := range union(c.s) {
-		want, got := c.s.grant(h), c.s.shown[h]
-		if (want == nil) != (got == nil) || want != nil && !want.equal(got) {
-			c.t.Fatalf("host %s: told %v, let in %v", h, want, got)
+		want := c.s.grant(h)
+		for _, got := range []*Grant{c.s.shown[h], c.in[h]} {
+			if (want == nil) != (got == nil) || want != nil && !want.equal(got) {
+				c.t.Fatalf("host %s: told %v, let in %v", h, want, got)
+			}
 		}
 		if a := c.s.Hosts[h]; a != nil && a.State == Released && !c.said[pb.ReportKind_REPORT_KIND_RELEASED.String()+string(h)] {
 			c.t.Fatalf("the release of host %s was never reported", h)

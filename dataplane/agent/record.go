@@ -55,6 +55,12 @@ type Access struct {
 	CHAPSecret string         `json:"chapSecret,omitempty"`
 }
 
+// precedes reports whether a is of an earlier generation than o. Stations that were restored from a backup
+// may count generations anew; then the generation of the cluster says which word is newer.
+func (a Access) precedes(o *Access) bool {
+	return a.Stamp.ClusterGeneration == o.Stamp.ClusterGeneration && a.Generation < o.Generation
+}
+
 func (a Access) same(o Access) bool {
 	return a.State == o.State && a.Generation == o.Generation && slices.Equal(a.Initiators, o.Initiators) &&
 		slices.Equal(a.AllowFrom, o.AllowFrom) && a.CHAPUser == o.CHAPUser && a.CHAPSecret == o.CHAPSecret
@@ -99,6 +105,22 @@ func (r Record) grant(host san.HostID) *Grant {
 		return nil
 	}
 	return &Grant{Volume: r.Volume, Host: host, Generation: a.Generation, Initiators: a.Initiators, AllowFrom: a.AllowFrom, CHAPUser: a.CHAPUser, CHAPSecret: a.CHAPSecret}
+}
+
+// granted counts the hosts that the record lets in, but for one.
+func (r Record) granted(but san.HostID) (n int) {
+	for h, a := range r.Hosts {
+		if h != but && a.State == Granted {
+			n++
+		}
+	}
+	return n
+}
+
+// doomed is r with the word that its replica is to be deleted; nobody is let in by that.
+func (r Record) doomed(by *Replica) Record {
+	r.Replica = by
+	return r
 }
 
 // without drops what the floor makes superfluous: of an object that nobody knows, no word older

@@ -24,11 +24,19 @@ func (a *Agent) serve(ctx context.Context, id san.VolumeID) {
 	if err == nil {
 		err = a.tidy(e)
 	}
-	a.finish(ctx, id, e, s, err)
+	a.finish(ctx, id, e, err)
 }
 
-// do carries out one step.
+// do carries out one step and notes what it has come to.
 func (a *Agent) do(ctx context.Context, e *entry, s situation, st step) error {
+	err := a.act(ctx, e, s, st)
+	if err == nil && st.shown != nil {
+		e.shown[st.host] = st.shown
+	}
+	return err
+}
+
+func (a *Agent) act(ctx context.Context, e *entry, s situation, st step) error {
 	switch st.op {
 	case opHide:
 		a.cfg.Gate.Hide(s.Volume, st.host)
@@ -36,27 +44,39 @@ func (a *Agent) do(ctx context.Context, e *entry, s situation, st step) error {
 	case opClose:
 		return a.closeSessions(ctx, s.Volume, st.host, st.grant)
 	case opKeep:
-		if err := a.store.save(s.Record); err != nil {
+		if err := a.store.save(st.record); err != nil {
 			return err
 		}
 		a.mu.Lock()
-		e.kept = s.Record
+		e.kept = st.record
 		a.mu.Unlock()
 	case opDelete:
-		if err := a.closeSessions(ctx, s.Volume, "", nil); err != nil {
-			return err
-		}
-		a.cfg.Gate.Forget(s.Volume)
-		return a.cfg.Volumes.Delete(ctx, s.Volume)
+		return a.delete(ctx, s)
 	case opCreate:
 		return a.cfg.Volumes.Create(ctx, *s.Spec)
 	case opShow:
-		if err := a.cfg.Gate.Show(*st.grant); err != nil {
-			return err
-		}
-		e.shown[st.host] = st.grant
+		return a.cfg.Gate.Show(*st.grant)
 	case opReport:
 		a.cfg.Report(st.report)
+	}
+	return nil
+}
+
+// delete deletes the replica, and notes at once that the very deletion that was told is done: what is
+// made in its place must not be deleted when a later step fails.
+func (a *Agent) delete(ctx context.Context, s situation) error {
+	if err := a.closeSessions(ctx, s.Volume, "", nil); err != nil {
+		return err
+	}
+	a.cfg.Gate.Forget(s.Volume)
+	if err := a.cfg.Volumes.Delete(ctx, s.Volume); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.book.volumes[s.Volume]; t.Purge == s.Purge {
+		t.Purge = nil
+		a.book.volumes[s.Volume] = t
 	}
 	return nil
 }
@@ -73,7 +93,7 @@ func (a *Agent) failed(ctx context.Context, s situation, st step, err error) {
 		return // the unit is shutting down; that is no failure of the volume
 	}
 	a.cfg.Log.Error("an order could not be carried out; it is tried again", "volume", s.Volume, "host", st.host, "err", err)
-	if st.op == opCreate || st.op == opDelete || st.op == opKeep && (s.Spec != nil || s.Purge) {
+	if st.op == opCreate || st.op == opDelete || st.op == opKeep && (s.Spec != nil || s.Purge != nil) {
 		a.fail(s.Volume, "", 0, err)
 	}
 	for h, access := range s.Hosts {
@@ -108,18 +128,13 @@ func (a *Agent) over(id san.VolumeID) bool {
 }
 
 // finish notes the outcome of one round, and forgets a volume that is no more.
-func (a *Agent) finish(ctx context.Context, id san.VolumeID, e *entry, s situation, err error) {
+func (a *Agent) finish(ctx context.Context, id san.VolumeID, e *entry, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	e.running = false
-	t := a.book.volumes[id]
 	switch {
 	case err == nil:
 		e.failures = 0
-		if t.Replica == s.Replica && t.Purge {
-			t.Purge = false // the very deletion that was told is done
-			a.book.volumes[id] = t
-		}
 	case ctx.Err() == nil:
 		e.failures++
 		e.retryAt = time.Now().Add(min(backoffMin<<min(e.failures-1, 10), backoffMax))
