@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -49,7 +50,7 @@ func TestKindsOverHTTP(t *testing.T) {
 			if Lost(err) {
 				t.Errorf("%s: an answer counts as lost", name)
 			}
-			resp, err := srv.Client().Post(srv.URL+sandbarv1connect.StationServiceHealthProcedure, "application/json", http.NoBody)
+			resp, err := srv.Client().Post(srv.URL+sandbarv1connect.StationServiceHealthProcedure, "application/json", strings.NewReader("{}"))
 			if err != nil {
 				t.Fatal(err)
 			}
