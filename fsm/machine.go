@@ -75,27 +75,136 @@ type Result struct {
 	Replayed bool
 }
 
+// Entry is one entry of the log.
+type Entry struct {
+	Index san.Index
+	Data  []byte
+}
+
 // Apply carries out the entry at index. Its error means that this program can't tell what the entry does
 // (codec.ErrNewer, codec.ErrDamaged, an index out of order): nothing is changed, the applied index
 // has not moved, and the replica must stop. A refusal is not an error but Result.Err.
 func (m *Machine) Apply(index san.Index, entry []byte) (Result, error) {
+	results, err := m.ApplyBatch([]Entry{{index, entry}})
+	if err != nil {
+		return Result{}, err
+	}
+	return results[0], nil
+}
+
+// ApplyBatch carries out entries in order, as Apply does each; readers see them all at once. It
+// stops at the first that it can't understand: the results are those of the entries before it, which count.
+func (m *Machine) ApplyBatch(entries []Entry) ([]Result, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken != nil {
-		return Result{}, m.broken
+		return nil, m.broken
 	}
-	if applied := m.AppliedIndex(); index <= applied {
-		return Result{}, fmt.Errorf("log entry %d after entry %d was applied", index, applied)
+	b := &batch{m: m, index: m.AppliedIndex()}
+	results := make([]Result, 0, len(entries))
+	var err error
+	for _, e := range entries {
+		var r Result
+		if r, err = b.apply(e); err != nil {
+			err = fmt.Errorf("log entry %d: %w", e.Index, err)
+			break
+		}
+		results = append(results, r)
 	}
-	cmd, err := Decode(entry)
+	if m.broken != nil {
+		b.abort()
+		return nil, err
+	}
+	b.publish()
+	return results, err
+}
+
+// batch is entries that are being carried out on one transaction of the tables.
+type batch struct {
+	m       *Machine
+	index   san.Index  // of the last entry carried out
+	txn     *memdb.Txn // nil until an entry needs it
+	changed [][]Change // by entry
+}
+
+func (b *batch) apply(e Entry) (Result, error) {
+	if e.Index <= b.index {
+		return Result{}, fmt.Errorf("entry %d was applied before", b.index)
+	}
+	cmd, err := Decode(e.Data)
 	if errors.Is(err, ErrIgnorable) {
-		m.advance(index)
-		return Result{Index: index}, nil
+		b.index = e.Index
+		return Result{Index: e.Index}, nil
 	}
 	if err != nil {
-		return Result{}, fmt.Errorf("log entry %d: %w", index, err)
+		return Result{}, err
 	}
-	return m.run(index, cmd)
+	r, err := b.run(e.Index, cmd)
+	if err != nil {
+		// A defect of memdb's or ours left the transaction in an unknown state: it is dropped,
+		// and with it what it held of earlier entries. This replica is at its end.
+		b.m.broken = err
+		return Result{}, err
+	}
+	b.index = e.Index
+	return r, nil
+}
+
+func (b *batch) run(index san.Index, cmd Command) (Result, error) {
+	h := cmd.Header()
+	if err := h.check(); err != nil {
+		return Result{Index: index, Err: err}, nil
+	}
+	if h.RequestID != "" {
+		if r := b.m.requests.find(h.Principal, h.RequestID, index); r != nil {
+			return replay(index, r, h), nil
+		}
+	}
+	if b.txn == nil {
+		b.txn = b.m.db.Txn(true)
+	}
+	x := &tx{View: View{txn: b.txn, index: index}, at: h.At.UTC()}
+	object, refusal := x.run(cmd)
+	if refusal != nil {
+		x.undo()
+	}
+	if x.fault != nil {
+		return Result{}, x.fault
+	}
+	if refusal != nil {
+		return Result{Index: index, Object: object, Err: refusal}, nil
+	}
+	b.m.note(index, cmd, object)
+	b.changed = append(b.changed, x.changes)
+	return Result{Index: index, Object: object}, nil
+}
+
+// abort drops the transaction, which holds memdb's lock for writers.
+func (b *batch) abort() {
+	if b.txn != nil {
+		b.txn.Abort()
+	}
+}
+
+// publish makes the batch visible: first as state, then as changes, so that whoever hears of a
+// change finds it in the next view.
+func (b *batch) publish() {
+	if len(b.changed) == 0 {
+		if b.txn != nil {
+			b.txn.Abort() // all were refused; without this the tables stay locked
+		}
+		if b.index > b.m.AppliedIndex() {
+			b.m.advance(b.index)
+		}
+		return
+	}
+	b.txn.Commit()
+	b.m.publish(b.index)
+	for _, changes := range b.changed {
+		if len(changes) > 0 {
+			b.m.feed.add(changes[0].Index, changes)
+		}
+	}
 }
 
 // advance moves the index of a state that stays as it is.
@@ -103,37 +212,6 @@ func (m *Machine) advance(index san.Index) {
 	v := *m.view.Load()
 	v.index = index
 	m.view.Store(&v)
-}
-
-func (m *Machine) run(index san.Index, cmd Command) (Result, error) {
-	h := cmd.Header()
-	old := m.View()
-	if err := h.check(); err != nil {
-		m.advance(index)
-		return Result{Index: index, Err: err}, nil
-	}
-	if h.RequestID != "" {
-		if r := old.Request(h.Principal, h.RequestID); r != nil {
-			m.advance(index)
-			return replay(index, r, h), nil
-		}
-	}
-	x := &tx{View: View{txn: m.db.Txn(true), index: index}, at: h.At.UTC()}
-	object, refusal := x.run(cmd)
-	if x.fault != nil {
-		x.txn.Abort()
-		return Result{}, fmt.Errorf("log entry %d: %w", index, x.fault)
-	}
-	if refusal != nil {
-		x.txn.Abort()
-		m.advance(index)
-		return Result{Index: index, Object: object, Err: refusal}, nil
-	}
-	x.txn.Commit()
-	m.note(index, cmd, object)
-	m.publish(index)
-	m.feed.add(index, x.changes)
-	return Result{Index: index, Object: object}, nil
 }
 
 func (x *tx) run(cmd Command) (string, error) {

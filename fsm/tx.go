@@ -46,6 +46,21 @@ func (x *tx) raw(r row) any {
 	return old
 }
 
+// undo takes back what a command did before it was refused: the transaction is shared with
+// the entries before it.
+func (x *tx) undo() {
+	for i := len(x.changes) - 1; i >= 0; i-- {
+		c := &x.changes[i]
+		switch {
+		case c.Old != nil:
+			x.check(x.txn.Insert(c.Table.String(), c.Old))
+		case c.New != nil:
+			x.check(x.txn.Delete(c.Table.String(), c.New))
+		}
+	}
+	x.changes = nil
+}
+
 func (x *tx) check(err error) {
 	if err != nil && x.fault == nil {
 		x.fault = err
