@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -107,10 +108,20 @@ func (m *membership) welcomed(w *pb.Welcome) {
 	if len(w.StationEndpoints) == 0 || len(w.StationEndpoints) > stationclient.MaxEndpoints || slices.Equal(w.StationEndpoints, m.join.Endpoints) {
 		return
 	}
+	// What is kept is what the next start goes by, and one that can't be used would keep the unit from starting.
+	if i := slices.IndexFunc(w.StationEndpoints, unusableEndpoint); i >= 0 {
+		m.log.Warn("a station tells of an address that is not host:port; what is known is kept", "address", w.StationEndpoints[i])
+		return
+	}
 	m.join.Endpoints = slices.Clone(w.StationEndpoints)
 	if err := enrol.Keep(m.dir, m.join); err != nil {
 		m.log.Warn("the stations' addresses can't be kept", "err", err)
 	}
+}
+
+func unusableEndpoint(ep string) bool {
+	_, _, err := net.SplitHostPort(ep)
+	return err != nil
 }
 
 // renew keeps the certificate fresh until ctx ends.

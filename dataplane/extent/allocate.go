@@ -64,22 +64,16 @@ func (m *Medium) reserve(id uuid.UUID, first, count uint32) ([]change, error) {
 	if m.busy[id] {
 		return nil, san.Errorf(san.KindConflict, "volume %s on medium %s: %w; try again", id, m.name, ErrBusy)
 	}
-	have := make(map[uint32]bool)
-	for _, e := range m.volumes[id] {
-		have[e.Logical] = true
-	}
-	var missing []uint32
-	for l := first; l < first+count; l++ {
-		if !have[l] {
-			missing = append(missing, l)
-		}
+	missing, err := m.missing(id, first, count)
+	if err != nil {
+		return nil, err
 	}
 	var picked []uint32
 	if len(missing) > 0 {
-		if picked = m.table.pick(len(missing), m.reserved); picked == nil {
-			return nil, san.Errorf(san.KindNoSpace, "medium %s has %d of %d extents free, %d are needed for volume %s; add a medium or delete a volume: %w",
-				m.name, m.sb.Extents-m.used, m.sb.Extents, len(missing), id, disk.ErrNoSpace)
-		}
+		picked = m.table.pick(len(missing), m.reserved)
+	}
+	if len(picked) < len(missing) {
+		return nil, m.full(id, len(missing)) // used counts more than the table has
 	}
 	changes := make([]change, len(missing))
 	for i, l := range missing {
@@ -89,6 +83,33 @@ func (m *Medium) reserve(id uuid.UUID, first, count uint32) ([]change, error) {
 	m.used += uint32(len(changes))
 	m.busy[id] = true
 	return changes, nil
+}
+
+// missing lists the logical indexes that have no extent. It counts them before it lists them: more
+// than there is room for must cost nothing, since all who look up an extent wait for m.mu.
+func (m *Medium) missing(id uuid.UUID, first, count uint32) ([]uint32, error) {
+	have := make(map[uint32]bool)
+	for _, e := range m.volumes[id] {
+		if e.Logical >= first && e.Logical < first+count {
+			have[e.Logical] = true
+		}
+	}
+	n := int(count) - len(have)
+	if n > int(m.sb.Extents-m.used) {
+		return nil, m.full(id, n)
+	}
+	missing := make([]uint32, 0, n)
+	for l := first; l < first+count; l++ {
+		if !have[l] {
+			missing = append(missing, l)
+		}
+	}
+	return missing, nil
+}
+
+func (m *Medium) full(id uuid.UUID, need int) error {
+	return san.Errorf(san.KindNoSpace, "medium %s has %d of %d extents free, %d are needed for volume %s; add a medium or delete a volume: %w",
+		m.name, m.sb.Extents-m.used, m.sb.Extents, need, id, disk.ErrNoSpace)
 }
 
 // release ends a reservation, whatever came of it: extents that are free now are not

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -199,6 +200,25 @@ func TestAllocateAndFree(t *testing.T) {
 		if _, err := m.Allocate(context.Background(), volumeID(1), c[0], c[1]); san.KindOf(err) != san.KindInvalid {
 			t.Errorf("allocate %v: %v", c, err)
 		}
+	}
+}
+
+// A volume of the largest size that does not fit is refused by arithmetic: while its extents are counted one
+// by one, nobody else could read where theirs are.
+func TestTooMuchIsRefusedAtOnce(t *testing.T) {
+	m, err := extent.Open(formatted(t), extent.Expect{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = m.Allocate(context.Background(), volumeID(1), 0, san.MaxVolumeSizeBytes/san.ExtentSizeBytes)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, disk.ErrNoSpace) {
+		t.Errorf("got %v", err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("%d bytes were needed to refuse it", n)
 	}
 }
 
