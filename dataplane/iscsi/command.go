@@ -153,12 +153,10 @@ func (c *command) extend(h *pdu.SCSICommand, ahs []byte) error {
 func (s *session) beginWrite(c *command, h *pdu.SCSICommand, b *pdu.BHS, n int, whole *pdu.PDU) error {
 	refused, room := s.admitWrite(c, h)
 	if refused != nil {
+		s.complete(c, *refused) // first: others may wait for its end, and its data may never come
 		if whole == nil {
-			if err := s.reader.Discard(n); err != nil {
-				return err
-			}
+			return s.reader.Discard(n)
 		}
-		s.complete(c, *refused)
 		return nil
 	}
 	c.buf = s.srv.buffers.get(room)

@@ -1,7 +1,9 @@
 package iscsi
 
 import (
+	"bufio"
 	"context"
+	"net"
 	"testing"
 
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
@@ -109,5 +111,31 @@ func TestAKilledSessionTakesNoCommand(t *testing.T) {
 	cl.read(0, 1).Encode(&b)
 	if err := s.scsiCommand(&b, nil, nil); err == nil || len(s.tasks) != 0 || s.runQueue.len() != 0 {
 		t.Errorf("error %v, %d commands, %d of them queued", err, len(s.tasks), s.runQueue.len())
+	}
+}
+
+// A connection that breaks within the data of a write that is refused must not leave the write behind: another
+// session's reset may be waiting for its end.
+func TestARefusedWriteEndsWithItsConnection(t *testing.T) {
+	r := newRig(t, Limits{})
+	here, there := net.Pipe()
+	_ = there.Close()
+	s := newSession(r.srv, here, bufio.NewReader(here), SessionInfo{})
+	s.lu, s.reader = r.lu, pdu.NewReader(s.in, 8192, 0)
+	h := &pdu.SCSICommand{Immediate: true, Final: true, Write: true, ExpectedLength: scsi.MaxTransferBytes + 1}
+	c, err := s.newCommand(h, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	announce(s.abort(everything, &barrier{then: func() { ended = true }}))
+	var b pdu.BHS
+	h.Encode(&b)
+	if err := s.beginWrite(c, h, &b, 4096, nil); err == nil {
+		t.Error("data was read from a connection that is closed")
+	}
+	s.finish()
+	if !ended || len(s.tasks) != 0 {
+		t.Errorf("the command's end was told: %v; %d commands are left", ended, len(s.tasks))
 	}
 }
