@@ -17,6 +17,14 @@ const establishEvery = 200 * time.Millisecond
 // establish brings this station into its cluster: the founder bootstraps the Raft group and
 // writes the first entry; every station then writes its own row. It ends when that is done.
 func (s *Station) establish(ctx context.Context) error {
+	err := s.enter(ctx)
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // what it met on the way out, a log that is closed already say, is no failure
+	}
+	return err
+}
+
+func (s *Station) enter(ctx context.Context) error {
 	if s.founder != nil {
 		if err := s.bootstrap(ctx); err != nil {
 			return err

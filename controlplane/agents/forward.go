@@ -21,7 +21,7 @@ type Leader interface {
 }
 
 // Forwarder brings messages and the station's own commands to the leader, here or
-// elsewhere, and tries until it is reached.
+// elsewhere, and tries until it is reached. If ctx ends first, errors.Is finds its error.
 type Forwarder struct {
 	Leader   Leader
 	Intake   *Intake
@@ -70,12 +70,14 @@ func (f *Forwarder) Propose(ctx context.Context, cmd fsm.Command) error {
 func (f *Forwarder) retry(ctx context.Context, here func(context.Context) error, there func(context.Context, string) error) error {
 	for {
 		err := f.once(ctx, here, there)
-		if k := san.KindOf(err); err == nil || ctx.Err() != nil || k != san.KindUnavailable && k != san.KindUnknown {
+		k := san.KindOf(err)
+		if err == nil || k != san.KindUnavailable && k != san.KindUnknown {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			// With ctx's own error: a caller that was told to end must not take it for a failure.
+			return san.Errorf(k, "%w: %w", ctx.Err(), err)
 		case <-time.After(20*time.Millisecond + rand.N(80*time.Millisecond)):
 		}
 	}
