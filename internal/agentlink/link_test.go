@@ -468,7 +468,7 @@ func TestAStationWhoseStateIsRefusedIsLeft(t *testing.T) {
 func TestARenewedCertificateIsShownToTheSameStation(t *testing.T) {
 	bubble(t, func(t *testing.T, h *harness) {
 		s := h.welcome()
-		live(s, 3*time.Second)
+		live(s, 3500*time.Millisecond) // between two heartbeats: one under way would block for want of a reader
 		h.dialer.mu.Lock()
 		h.dialer.old = true
 		h.dialer.mu.Unlock()
