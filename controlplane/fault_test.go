@@ -132,12 +132,16 @@ func TestFounderCrash(t *testing.T) {
 	}
 	c.start(0)
 	c.awaitStations(1)
-	c.await("the founding record to go", func() error {
-		if _, err := os.Stat(path("founding.json")); err == nil {
-			return os.ErrExist
-		}
-		return nil
-	})
+	recordGoes := func() {
+		t.Helper()
+		c.await("the founding record to go", func() error {
+			if _, err := os.Stat(path("founding.json")); err == nil {
+				return os.ErrExist
+			}
+			return nil
+		})
+	}
+	recordGoes()
 	// A crash after the first entry, before the record went.
 	if err := c.halt(0); err != nil {
 		t.Fatal(err)
@@ -147,6 +151,7 @@ func TestFounderCrash(t *testing.T) {
 	}
 	c.start(0)
 	c.awaitStations(1)
+	recordGoes()
 	same("after the bootstrap")
 	_, err = c.enrolIn(t.TempDir(), san.RoleHost, "h", c.read("host.join-token"))
 	if err != nil {

@@ -241,7 +241,7 @@ func (s *Station) serve(ctx context.Context, l net.Listener) error {
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // whoever is still there had two seconds
 	}
-	_ = <-done // that it was closed
+	<-done // that it was closed
 	return ctx.Err()
 }
 

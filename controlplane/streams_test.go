@@ -159,6 +159,7 @@ func (nothing) Write(b []byte) (int, error) { return len(b), nil }
 // testLostUnit: a unit whose stream broke stays online while it answers probes, is unreachable
 // once it does not, and comes back with the same start.
 func testLostUnit(t *testing.T, c *cluster) {
+	t.Parallel() // it mostly waits
 	id, err := c.enrolAs(san.RoleUnit, "ul", c.read("unit.join-token"))
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +196,7 @@ func testLostUnit(t *testing.T, c *cluster) {
 
 // testLostHost: a host's agent that is lost is offline, and online again when it is back.
 func testLostHost(t *testing.T, c *cluster) {
+	t.Parallel() // it mostly waits
 	id, err := c.enrolAs(san.RoleHost, "hl", c.read("host.join-token"))
 	if err != nil {
 		t.Fatal(err)

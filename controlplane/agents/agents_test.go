@@ -325,3 +325,51 @@ func TestDesiredParts(t *testing.T) {
 		t.Errorf("with another cluster key: %v", err)
 	}
 }
+
+// TestHubRemembers: the time since an agent was heard goes on when its stream ends, until it opens
+// another or is forgotten.
+func TestHubRemembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(HubConfig{})
+		open := func() *session {
+			s := &session{hub: h, key: agentKey{san.RoleUnit, "u1"}, incarnation: 3, cancel: func(error) {}}
+			s.hear()
+			h.enter(s)
+			return s
+		}
+		wait := func(d time.Duration) { <-time.After(d) }
+		age := func() time.Duration {
+			ages := h.Ages()
+			if len(ages) != 1 || ages[0].ID != "u1" || ages[0].Incarnation != 3 {
+				t.Fatalf("ages %v", ages)
+			}
+			return ages[0].Age
+		}
+		s := open()
+		wait(2 * time.Second)
+		if age() != 2*time.Second {
+			t.Errorf("a live stream's age is %v", age())
+		}
+		second := open()
+		if h.leave(s) {
+			t.Error("a stream that was replaced counted as its agent's")
+		}
+		wait(time.Second)
+		if !h.leave(second) {
+			t.Error("the agent's stream did not count as such")
+		}
+		wait(4 * time.Second)
+		if age() != 5*time.Second {
+			t.Errorf("after the stream ended the age is %v", age())
+		}
+		third := open()
+		if age() != 0 {
+			t.Errorf("after it came back the age is %v", age())
+		}
+		h.leave(third)
+		wait(rememberLost + 1)
+		if ages := h.Ages(); len(ages) > 0 || len(h.gone) > 0 {
+			t.Errorf("never forgotten: %v", ages)
+		}
+	})
+}

@@ -30,6 +30,8 @@ const (
 	queueLength = 64
 	// lostQueue bounds the lost streams that the leader is not told of yet.
 	lostQueue = 256
+	// rememberLost is how long a station knows when it heard an agent last whose stream ended.
+	rememberLost = time.Minute
 )
 
 // Submitter hands messages of agents to the leader, wherever it is, and returns once they
@@ -65,8 +67,17 @@ type Hub struct {
 	mu      sync.Mutex
 	live    map[agentKey]*session
 	streams int // those not brought in yet included
+	// gone are the agents whose streams ended here, so that a leader that has only just
+	// been elected need not wait to find out for how long they have not been heard.
+	gone map[agentKey]farewell
 
 	lost chan *pb.AgentMessage
+}
+
+// farewell is when an agent was heard last.
+type farewell struct {
+	incarnation san.Incarnation
+	at          time.Duration // on the hub's clock
 }
 
 type agentKey struct {
@@ -76,7 +87,7 @@ type agentKey struct {
 
 // NewHub makes a Hub.
 func NewHub(cfg HubConfig) *Hub {
-	return &Hub{cfg: cfg, base: time.Now(), live: map[agentKey]*session{}, lost: make(chan *pb.AgentMessage, lostQueue)}
+	return &Hub{cfg: cfg, base: time.Now(), live: map[agentKey]*session{}, gone: map[agentKey]farewell{}, lost: make(chan *pb.AgentMessage, lostQueue)}
 }
 
 // clock is the time since the hub began. It goes on evenly when somebody sets the machine's.
@@ -98,13 +109,22 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 }
 
-// Ages tells how long ago each agent that holds a stream to this station was heard, by role and id.
+// Ages tells how long ago each agent was heard that holds a stream to this station or did so a
+// moment ago, by role and id.
 func (h *Hub) Ages() []Age {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := make([]Age, 0, len(h.live))
 	for k, s := range h.live {
 		out = append(out, Age{Role: k.role, ID: k.id, Incarnation: s.incarnation, Age: s.silentFor()})
+	}
+	for k, f := range h.gone {
+		age := h.clock() - f.at
+		if age > rememberLost {
+			delete(h.gone, k)
+			continue
+		}
+		out = append(out, Age{Role: k.role, ID: k.id, Incarnation: f.incarnation, Age: age})
 	}
 	slices.SortFunc(out, func(a, b Age) int {
 		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.ID, b.ID))
@@ -137,6 +157,7 @@ func (h *Hub) enter(s *session) {
 		old.cancel(errReplaced)
 	}
 	h.live[s.key] = s
+	delete(h.gone, s.key)
 }
 
 // leave removes s and tells whether it was still its agent's stream.
@@ -147,5 +168,8 @@ func (h *Hub) leave(s *session) bool {
 		return false
 	}
 	delete(h.live, s.key)
+	if len(h.gone) < maxStreams {
+		h.gone[s.key] = farewell{incarnation: s.incarnation, at: time.Duration(s.lastHeard.Load())}
+	}
 	return true
 }

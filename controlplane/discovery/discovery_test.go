@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -142,7 +141,7 @@ func (s *stage) Propose(_ context.Context, cmd fsm.Command) (fsm.Result, error) 
 func (s *stage) watch(hints *Suspects, span time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), span)
 	defer cancel()
-	w := NewWatcher(s, lease, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w := NewWatcher(s, lease, slog.New(slog.DiscardHandler))
 	hints.Set(w)
 	defer hints.Set(nil)
 	if err := w.Run(ctx); err != nil {
@@ -157,7 +156,7 @@ func TestWatcher(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newStage(t)
 			s.watch(&Suspects{}, lease-time.Millisecond)
-			if unit(s) != fsm.UnitOnline || host(s) != fsm.HostOnline || s.rounds != 0 {
+			if unit(s) != fsm.UnitOnline || host(s) != fsm.HostOnline || s.rounds == 0 {
 				t.Error("agents were judged before those of a lost station could dial another")
 			}
 			s.watch(&Suspects{}, lease+2*roundEvery)
@@ -176,6 +175,16 @@ func TestWatcher(t *testing.T) {
 			s.watch(&Suspects{}, lease+2*roundEvery)
 			if len(s.proposed) != 0 || s.probes != 0 {
 				t.Errorf("proposed %v after %d probes", s.proposed, s.probes)
+			}
+		})
+	})
+	t.Run("silent since before the term", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStage(t)
+			s.ages = []Heartbeat{{san.RoleUnit, "u1", 1, lease}, {san.RoleHost, "h1", 1, lease}}
+			s.watch(&Suspects{}, roundEvery+time.Millisecond)
+			if unit(s) != fsm.UnitUnreachable || host(s) != fsm.HostOffline {
+				t.Errorf("unit %s, host %s: a new leader began to count from zero", unit(s), host(s))
 			}
 		})
 	})

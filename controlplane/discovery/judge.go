@@ -7,7 +7,7 @@ import (
 
 // Evidence is what is known of one agent at one moment.
 type Evidence struct {
-	// Age is since the youngest heartbeat that any station had; negative if none has its stream.
+	// Age is since the youngest heartbeat that any station had; negative if none can tell.
 	Age time.Duration
 	// Silent are the stations that could not be asked for heartbeats.
 	Silent int

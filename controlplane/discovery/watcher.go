@@ -86,14 +86,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		// Agents of a station that died need a moment to dial another one.
-		if time.Since(started) > w.lease {
-			w.round(ctx)
-		}
+		w.round(ctx, time.Since(started) > w.lease)
 	}
 }
 
-func (w *Watcher) round(ctx context.Context) {
+// round looks at all agents once. Of those that no station can tell when it heard them, none is
+// judged before the term is settled: the agents of a station that died need a moment to dial another.
+func (w *Watcher) round(ctx context.Context, settled bool) {
 	v := w.world.View()
 	ages, silent := w.world.Heartbeats(ctx)
 	youngest := map[string]time.Duration{}
@@ -113,13 +112,15 @@ func (w *Watcher) round(ctx context.Context) {
 	var wg errgroup.Group
 	wg.SetLimit(probesAtOnce)
 	for _, u := range v.Units() {
-		if u.State == fsm.UnitOnline || u.State == fsm.UnitStarting {
-			wg.Go(func() error { w.unit(ctx, u, evidence(san.RoleUnit, string(u.ID))); return nil })
+		e := evidence(san.RoleUnit, string(u.ID))
+		if (u.State == fsm.UnitOnline || u.State == fsm.UnitStarting) && (settled || e.Age >= 0) {
+			wg.Go(func() error { w.unit(ctx, u, e); return nil })
 		}
 	}
 	for _, h := range v.Hosts() {
-		if h.State == fsm.HostOnline {
-			wg.Go(func() error { w.host(ctx, h, evidence(san.RoleHost, string(h.ID))); return nil })
+		e := evidence(san.RoleHost, string(h.ID))
+		if h.State == fsm.HostOnline && (settled || e.Age >= 0) {
+			wg.Go(func() error { w.host(ctx, h, e); return nil })
 		}
 	}
 	_ = wg.Wait() // the functions return no errors
