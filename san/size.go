@@ -59,14 +59,14 @@ func ParseSize(s string) (int64, error) {
 	if err != nil {
 		return 0, Errorf(KindInvalid, "size %q is not a whole number with a unit; write it like 80MiB or 2GiB", s)
 	}
-	if n > 0 && n > (1<<63-1)/factor || n < 0 && -n > (1<<63-1)/factor {
+	if most := (1<<63 - 1) / factor; n > most || n < -most {
 		return 0, Errorf(KindInvalid, "size %q is out of range", s)
 	}
 	return n * factor, nil
 }
 
-// FormatSize renders bytes in the largest binary unit that divides them, or with one
-// decimal when none does.
+// FormatSize renders bytes in the largest binary unit of which there is at least one, with one decimal unless
+// that is 0.
 func FormatSize(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	i, f := 0, float64(n)

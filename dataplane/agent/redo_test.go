@@ -121,3 +121,17 @@ func TestTheLargestRecordIsKept(t *testing.T) {
 		w.want(released, v, first, 1<<63+1)
 	})
 }
+
+// The record of a deletion stays until it has been carried out, even if the floor makes the word of it superfluous
+// while an earlier order is under way.
+func TestADeletionUnderWayIsNotOver(t *testing.T) {
+	v, word := vol(1), &Replica{Seen: Seen{AsOf: san.Stamp{Index: 30}}, Deleted: true}
+	a := &Agent{book: book{kept: san.Stamp{Index: 30}, volumes: map[san.VolumeID]told{v: {Record: Record{Volume: v, Replica: word}, Purge: word}}}}
+	if a.over(v) {
+		t.Error("its record may be removed")
+	}
+	a.book.volumes[v] = told{Record: Record{Volume: v, Replica: word}}
+	if !a.over(v) {
+		t.Error("its record stays for ever")
+	}
+}

@@ -121,10 +121,12 @@ func (a *Agent) tidy(e *entry) error {
 	return nil
 }
 
-// over reports whether the floor on disk makes all that was told of a volume superfluous.
+// over reports whether the floor on disk makes all that was told of a volume superfluous, and nothing of it is
+// still to be done.
 func (a *Agent) over(id san.VolumeID) bool {
-	_, empty := a.book.volumes[id].without(a.book.kept)
-	return empty
+	t := a.book.volumes[id]
+	_, empty := t.without(a.book.kept)
+	return empty && t.Purge == nil
 }
 
 // finish notes the outcome of one round, and forgets a volume that is no more.
