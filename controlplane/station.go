@@ -241,7 +241,9 @@ func (s *Station) serve(ctx context.Context, l net.Listener) error {
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // whoever is still there had two seconds
 	}
-	<-done // that it was closed
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return ctx.Err()
 }
 
