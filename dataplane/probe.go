@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"log"
 	"log/slog"
 	"net"
@@ -60,7 +61,9 @@ func serveProbes(ctx context.Context, l net.Listener, id *identity.Identity, p *
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // who is still there had the time
 	}
-	_ = <-done // that it was closed
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return san.Errorf(san.KindUnavailable, "probes could not be answered at %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 
