@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -80,7 +79,7 @@ func throughVolume(t *testing.T, url string, sizeMiB int) {
 	t.Helper()
 	dir := t.TempDir()
 	image, back := filepath.Join(dir, "image"), filepath.Join(dir, "back")
-	tree := filepath.Join(runtime.GOROOT(), "src")
+	tree := filepath.Join(strings.TrimSpace(do(t, "go", "env", "GOROOT")), "src")
 	if testing.Short() {
 		tree = filepath.Join(tree, "net")
 	}
