@@ -47,10 +47,17 @@ func startTime(pid int) string {
 	// The second field is the command in parentheses and may hold anything.
 	_, rest, _ := strings.Cut(string(b), ") ")
 	f := strings.Fields(rest)
-	if len(f) < 20 || f[0] == "Z" {
+	if len(f) < 20 || f[0] == "Z" && !threadsLeft(pid) {
 		return ""
 	}
 	return f[19]
+}
+
+// threadsLeft tells whether a process whose first thread has ended has others. Until they have ended
+// too it keeps its files open, and its data folder locked.
+func threadsLeft(pid int) bool {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && len(tasks) > 1
 }
 
 // Alive tells whether p's process runs.
