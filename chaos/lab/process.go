@@ -47,10 +47,17 @@ func startTime(pid int) string {
 	// The second field is the command in parentheses; what follows the last one is fixed (proc(5)).
 	s := string(b)
 	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
+	if len(f) < 20 || f[0] == "X" || f[0] == "Z" && !threadsLeft(pid) {
 		return ""
 	}
 	return f[19]
+}
+
+// threadsLeft tells whether a process whose first thread has ended has others, which keep its files
+// open until they have ended too.
+func threadsLeft(pid int) bool {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && len(tasks) > 1
 }
 
 // Alive tells whether the process runs.
