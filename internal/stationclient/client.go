@@ -241,9 +241,10 @@ const attemptTimeout = 8 * time.Second
 // Call runs fn against one station after the other until it succeeds, fails for a reason
 // that another try can't change, or ctx ends. fn must be safe to repeat: a read, or a
 // mutation with a request id. When ctx ends the error's kind is KindUnavailable, or KindUnknown if
-// the last station said that it can't tell whether the change happened.
+// the last station that answered said that it can't tell whether the change happened.
 func Call[T any](ctx context.Context, c *Client, fn func(ctx context.Context, ep string) (T, error)) (T, error) {
 	wait, strangers, redialled := retryMin, 0, false
+	var last error
 	for {
 		ep := c.Endpoint()
 		actx, cancel := context.WithTimeout(ctx, attemptTimeout)
@@ -267,14 +268,18 @@ func Call[T any](ctx context.Context, c *Client, fn func(ctx context.Context, ep
 		default:
 			strangers = 0
 		}
+		// A try that ctx cut short says less than the one before it.
+		if last == nil || ctx.Err() == nil || connect.IsWireError(err) {
+			last = err
+		}
 		c.Failed(ep)
 		select {
 		case <-ctx.Done():
 			kind := san.KindUnavailable
-			if san.KindOf(convert.FromConnect(err)) == san.KindUnknown {
+			if san.KindOf(convert.FromConnect(last)) == san.KindUnknown {
 				kind = san.KindUnknown
 			}
-			return out, san.Errorf(kind, "no station answered in time (tried %s; last: %s): %w", strings.Join(c.Endpoints(), ", "), message(err), ctx.Err())
+			return out, san.Errorf(kind, "no station answered in time (tried %s; last: %s): %w", strings.Join(c.Endpoints(), ", "), message(last), ctx.Err())
 		case <-time.After(wait/2 + rand.N(wait)):
 		}
 		wait = min(2*wait, retryMax)

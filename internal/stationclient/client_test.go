@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -190,6 +191,29 @@ func TestGivesUp(t *testing.T) {
 	if san.KindOf(err) != san.KindUnknown || !strings.Contains(err.Error(), "lost the leadership") {
 		t.Errorf("an outcome that stays unknown: %v", err)
 	}
+}
+
+// TestGivesUpInTheMiddle: a try that the caller's time cuts short does not hide what the one before it met.
+func TestGivesUpInTheMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(Config{Endpoints: []string{"a:1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		tries := 0
+		_, err = Call(ctx, c, func(ctx context.Context, _ string) (int, error) {
+			if tries++; tries == 1 {
+				return 0, connect.NewError(connect.CodeUnavailable, errors.New("connection refused"))
+			}
+			<-ctx.Done()
+			return 0, connect.NewError(connect.CodeDeadlineExceeded, ctx.Err())
+		})
+		if tries != 2 || !strings.Contains(err.Error(), "refused") || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %d tries: %v", tries, err)
+		}
+	})
 }
 
 // TestStrangers: one endpoint of another cluster is passed over; if all are, it is said at once.
