@@ -146,7 +146,7 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 	free := l.Addr().String()
 	l.Close()
-	out, code := f.run(t, []string{free}, "volume", "list", "--timeout", "300ms")
+	out, code := f.run(t, []string{free}, "volume", "list", "--timeout", "3s")
 	mustSay(t, out, code, 5, free, "refused")
 	// One of several is enough.
 	out, code = f.run(t, []string{free, f.station(t)}, "volume", "list")
