@@ -102,6 +102,8 @@ func (s *stage) apply(cmd fsm.Command) fsm.Result {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.mu.Lock() // a probe may apply while another of the round's goroutines proposes
+	defer s.mu.Unlock()
 	s.index++
 	res, err := s.machine.Apply(s.index, b)
 	if err != nil || res.Err != nil {
@@ -133,8 +135,8 @@ func (s *stage) Probe(context.Context, *fsm.Unit) error {
 
 func (s *stage) Propose(_ context.Context, cmd fsm.Command) (fsm.Result, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.proposed = append(s.proposed, cmd)
+	s.mu.Unlock()
 	return s.apply(cmd), nil
 }
 
@@ -202,7 +204,8 @@ func TestWatcher(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newStage(t)
 			s.onProbe = sync.OnceFunc(func() { s.start(2) })
-			s.watch(&Suspects{}, lease+roundEvery+time.Second)
+			// One round after the lease: the probe goes on failing, and a second would believe it.
+			s.watch(&Suspects{}, lease+roundEvery)
 			if unit(s) != fsm.UnitOnline {
 				t.Errorf("a unit that came back while it was probed is %s", unit(s))
 			}
