@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -127,10 +128,24 @@ func (w *world) Propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error
 
 // GossipStatus implements discovery.World.
 func (w *world) GossipStatus(role san.Role, id string) string {
-	if n, ok := w.node(role, id); ok {
-		return string(n.Status)
+	n, ok := w.node(role, id)
+	if !ok {
+		return ""
 	}
-	return ""
+	var unit *fsm.Unit
+	if role == san.RoleUnit {
+		unit = w.View().Unit(san.UnitID(id))
+	}
+	return statusOf(n, unit)
+}
+
+// statusOf is what gossip's view of a part is worth. A goodbye is of one start of a unit: one that has
+// started since, and crashed before all had heard of it, did not leave in order.
+func statusOf(n gossip.Node, unit *fsm.Unit) string {
+	if unit != nil && n.Status == gossip.StatusLeft && n.Tags[gossip.IncarnationTag] != strconv.FormatUint(uint64(unit.Incarnation), 10) {
+		return ""
+	}
+	return string(n.Status)
 }
 
 // askTimeout bounds one question to another station.

@@ -10,10 +10,9 @@ import (
 
 // Gossip tags of a unit. They are hints: the stations' tables decide.
 const (
-	tagAPI         = "api"
-	tagPortal      = "portal"
-	tagIncarnation = "inc"
-	tagVersion     = "v"
+	tagAPI     = "api"
+	tagPortal  = "portal"
+	tagVersion = "v"
 )
 
 // startGossip makes the unit a member of its cluster's gossip. Who calls it calls Run on what it returns.
@@ -31,7 +30,7 @@ func (u *unit) startGossip() (*gossip.Member, error) {
 		Bind: u.cfg.GossipListen, Advertise: u.cfg.GossipAdvertise, Timing: timing,
 		Tags: map[string]string{
 			tagAPI: u.cfg.APIAdvertise, tagPortal: u.cfg.PortalAdvertise, tagVersion: u.cfg.Version,
-			tagIncarnation: strconv.FormatUint(uint64(u.state.Incarnation), 10),
+			gossip.IncarnationTag: strconv.FormatUint(uint64(u.state.Incarnation), 10),
 		},
 		Join: u.member.gossip, LeaveAtEnd: true, SnapshotPath: u.dir.Path("gossip.snapshot"),
 		Logger: u.log.With("part", "gossip"),

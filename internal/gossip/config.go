@@ -18,6 +18,9 @@ const (
 	clusterTag = "cluster"
 	// MaxTagBytes bounds a member's tags as they are encoded, the cluster's id included.
 	MaxTagBytes = memberlist.MetaMaxSize
+	// IncarnationTag is the tag of a unit's start number, in decimal. Gossip may still show what an earlier
+	// start of the unit did.
+	IncarnationTag = "inc"
 )
 
 // Timing is how fast members notice a loss. All members should have the same.
