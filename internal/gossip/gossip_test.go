@@ -89,7 +89,9 @@ func await(t *testing.T, r *running, name string, want Status) Node {
 func TestJoinAndTags(t *testing.T) {
 	a := start(t, config(t, "station:x"))
 	// A unit may bear a station's id.
-	b := start(t, config(t, "unit:x", a.Addr()))
+	cfg := config(t, "unit:x", a.Addr())
+	cfg.LeaveAtEnd, cfg.Timing.LeaveTimeout = false, 10*time.Second // which bounds SetTags too; the machine may be busy
+	b := start(t, cfg)
 	n := await(t, a, "unit:x", StatusAlive)
 	if n.Role != san.RoleUnit || n.ID != "x" || n.Addr != b.Addr() || n.Tags["who"] != "unit:x" || len(n.Tags) != 1 {
 		t.Errorf("got %+v", n)

@@ -139,7 +139,8 @@ func (m *Member) Leave() error {
 	return san.Wrap("leave the gossip as "+m.cfg.Name, m.serf.Leave())
 }
 
-// SetTags replaces this member's tags.
+// SetTags replaces this member's tags. If they could not be told to anybody within Timing.LeaveTimeout
+// it says so; they are set, and spread, all the same.
 func (m *Member) SetTags(tags map[string]string) error {
 	if err := m.cfg.checkTags(tags); err != nil {
 		return err
