@@ -28,6 +28,8 @@ const (
 	maxStreams = 4096
 	// queueLength bounds what one agent may report ahead of what is committed.
 	queueLength = 64
+	// changesApart is the least time between two messages of desired state on one stream.
+	changesApart = 5 * time.Millisecond
 	// lostQueue bounds the lost streams that the leader is not told of yet.
 	lostQueue = 256
 	// rememberLost is how long a station knows when it heard an agent last whose stream ended.

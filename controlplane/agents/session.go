@@ -290,6 +290,14 @@ func (s *session) follow(ctx context.Context, d *desired) error {
 		if err != nil {
 			return err
 		}
+		if again || out != nil {
+			// The first change goes at once; those that follow closely share a message.
+			select {
+			case <-time.After(changesApart):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 	}
 }
 

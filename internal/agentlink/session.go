@@ -17,6 +17,8 @@ import (
 const (
 	// batchReports bounds one message of reports, about 300 KiB with the longest errors.
 	batchReports = 500
+	// reportsApart is the least time between two messages of reports.
+	reportsApart = 20 * time.Millisecond
 	// maxErrorBytes bounds a report's text; stations keep no more of it.
 	maxErrorBytes = 512
 
@@ -180,6 +182,11 @@ func heartbeatEvery(w *pb.Welcome) time.Duration {
 func (s *session) talk(ctx, sctx context.Context, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	// The first report goes at once; those that come while an agent is busy share messages.
+	ready := s.cfg.Reports.ready
+	rested := time.NewTimer(reportsApart)
+	rested.Stop()
+	defer rested.Stop()
 	for sequence := uint64(1); ; {
 		var m *pb.SessionRequest
 		select {
@@ -195,10 +202,15 @@ func (s *session) talk(ctx, sctx context.Context, every time.Duration) error {
 				continue
 			}
 			m = &pb.SessionRequest{Message: &pb.SessionRequest_StorageInfo{StorageInfo: s.cfg.StorageInfo()}}
-		case <-s.cfg.Reports.ready:
+		case <-ready:
 			if m = s.batch(); m == nil {
 				continue
 			}
+			ready = nil
+			rested.Reset(reportsApart)
+		case <-rested.C:
+			ready = s.cfg.Reports.ready
+			continue
 		case <-ctx.Done():
 			return s.goodbye(sctx)
 		case <-sctx.Done():
