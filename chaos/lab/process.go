@@ -31,8 +31,13 @@ type Process struct {
 	description
 	row     map[string]json.RawMessage // its row of lab.json
 	started string
-	exited  chan struct{} // closed when a process that we started ourselves has ended
-	code    int           // its exit code then
+	end     *ending // nil while the process is one that somebody else started
+}
+
+// ending is how one run of a process ended.
+type ending struct {
+	done chan struct{} // closed then
+	code int           // to be read afterwards
 }
 
 // ErrNotRunning is a signal to a process that has ended.
@@ -113,12 +118,12 @@ func (p *Process) WaitGone(limit time.Duration) error {
 
 // ExitCode is how a process ended that Spawn or Restart had started; it waits for that.
 func (p *Process) ExitCode(ctx context.Context) (int, error) {
-	if p.exited == nil {
+	if p.end == nil {
 		return 0, fmt.Errorf("%s was started by somebody else", p.ID)
 	}
 	select {
-	case <-p.exited:
-		return p.code, nil
+	case <-p.end.done:
+		return p.end.code, nil
 	case <-ctx.Done():
 		return 0, fmt.Errorf("%s (pid %d) still runs: %w", p.ID, p.PID, ctx.Err())
 	}
@@ -167,12 +172,12 @@ func (p *Process) spawn() error {
 		return fmt.Errorf("start %s: %w", p.ID, err)
 	}
 	p.PID, p.started = cmd.Process.Pid, startTime(cmd.Process.Pid)
-	exited := make(chan struct{})
-	p.exited = exited
+	end := &ending{done: make(chan struct{})}
+	p.end = end
 	go func() { // ends with the process, which the kernel ends with ours at the latest
 		_ = cmd.Wait() // the code tells how it ended
-		p.code = cmd.ProcessState.ExitCode()
-		close(exited)
+		end.code = cmd.ProcessState.ExitCode()
+		close(end.done)
 	}()
 	return nil
 }
