@@ -211,6 +211,28 @@ func varint(b []byte, num protowire.Number) (uint64, bool) {
 	return 0, false
 }
 
+// level compares the members' applied indexes (StatusResponse: raftAppliedIndex = 7).
+func (e *etcd) level(ctx context.Context) error {
+	var low, high uint64
+	for i, m := range e.members {
+		resp, err := e.call(ctx, 0, m.client, "Maintenance/Status", nil)
+		if err != nil {
+			return err
+		}
+		at, ok := varint(resp, 7)
+		if !ok {
+			return fmt.Errorf("%s tells no applied index", m.name)
+		}
+		if high = max(high, at); i == 0 || at < low {
+			low = at
+		}
+	}
+	if high-low > levelWithin {
+		return fmt.Errorf("a member of etcd is %d entries behind", high-low)
+	}
+	return nil
+}
+
 func (e *etcd) killLeader() (func() error, error) {
 	m := e.leader.Load()
 	if err := m.cmd.Process.Kill(); err != nil {

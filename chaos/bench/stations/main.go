@@ -63,6 +63,8 @@ type system interface {
 	op(ctx context.Context, client int) error
 	// findLeader makes op go to the present leader.
 	findLeader(ctx context.Context) error
+	// level tells whether all members run and have applied what the leader has.
+	level(ctx context.Context) error
 	// killLeader ends the leader with SIGKILL and returns what starts it again.
 	killLeader() (restart func() error, err error)
 	stop()
@@ -88,14 +90,6 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer peer.stop()
-	var rows []report.Row
-	for _, n := range o.clients {
-		more, err := throughput(ctx, o, ours, peer, n)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, more...)
-	}
 	a, err := failovers(ctx, o, ours)
 	if err != nil {
 		return fmt.Errorf("sandbar: %w", err)
@@ -103,6 +97,14 @@ func run(ctx context.Context) error {
 	b, err := failovers(ctx, o, peer)
 	if err != nil {
 		return fmt.Errorf("etcd: %w", err)
+	}
+	var rows []report.Row
+	for _, n := range o.clients {
+		more, err := throughput(ctx, o, ours, peer, n)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, more...)
 	}
 	if o.tries > 0 {
 		rows = append(rows,

@@ -55,7 +55,7 @@ func median(fs []figures) figures {
 
 // round runs n clients for a while, each with one operation after the other.
 func round(ctx context.Context, s system, n int, length time.Duration) (figures, error) {
-	if err := s.findLeader(ctx); err != nil {
+	if err := settle(ctx, s); err != nil {
 		return figures{}, err
 	}
 	var wg sync.WaitGroup
@@ -92,7 +92,7 @@ func round(ctx context.Context, s system, n int, length time.Duration) (figures,
 func failovers(ctx context.Context, o options, s system) ([]time.Duration, error) {
 	var out []time.Duration
 	for i := range o.tries {
-		if err := s.findLeader(ctx); err != nil {
+		if err := settle(ctx, s); err != nil {
 			return nil, err
 		}
 		if err := s.op(ctx, 0); err != nil {
@@ -122,25 +122,26 @@ func failovers(ctx context.Context, o options, s system) ([]time.Duration, error
 		if err := restart(); err != nil {
 			return nil, err
 		}
-		if err := settle(ctx, s); err != nil {
-			return nil, err
-		}
 	}
-	return out, nil
+	return out, settle(ctx, s)
 }
 
 // settle waits until the restarted member takes part again, so that the next kill leaves a
-// majority: operations must succeed for two seconds on end.
+// majority that is up to date.
 func settle(ctx context.Context, s system) error {
-	for quiet := time.Now(); time.Since(quiet) < 2*time.Second; {
-		if ctx.Err() != nil {
+	for end := time.Now().Add(60 * time.Second); ; {
+		tctx, cancel := context.WithTimeout(ctx, time.Second)
+		err := s.findLeader(tctx)
+		if err == nil {
+			err = s.level(tctx)
+		}
+		cancel()
+		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := s.op(ctx, 0); err != nil {
-			quiet = time.Now()
-			_ = s.findLeader(ctx) // if there is none yet, the next round finds it
+		if time.Now().After(end) {
+			return fmt.Errorf("a restarted member does not catch up: %w", err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
-	return nil
 }

@@ -213,6 +213,28 @@ func (s *sandbar) findLeader(ctx context.Context) error {
 	return errors.Join(errors.New("no station knows a leader"), last)
 }
 
+// levelWithin is how many entries a member may be behind and still count as level: followers
+// learn of a commit a moment after the leader.
+const levelWithin = 200
+
+func (s *sandbar) level(ctx context.Context) error {
+	var low, high uint64
+	for i, p := range s.lab.Processes {
+		resp, err := s.clients[0].Stations(p.APIAddress).Health(ctx, connect.NewRequest(&pb.HealthRequest{}))
+		if err != nil {
+			return err
+		}
+		at := resp.Msg.AppliedIndex
+		if high = max(high, at); i == 0 || at < low {
+			low = at
+		}
+	}
+	if high-low > levelWithin {
+		return fmt.Errorf("a station is %d entries behind", high-low)
+	}
+	return nil
+}
+
 func (s *sandbar) killLeader() (func() error, error) {
 	p := s.leader.Load()
 	if p.again != nil {
