@@ -162,6 +162,9 @@ func (s *session) receive(ctx context.Context, queue chan<- *pb.AgentMessage) er
 	for {
 		in, err := s.stream.Receive()
 		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return cause // the reading was stopped because of it
+			}
 			if errors.Is(err, io.EOF) {
 				return io.ErrUnexpectedEOF
 			}
