@@ -68,6 +68,11 @@ test-kernel: build ## Let the Linux kernel's initiator, in a VM, use a volume (r
 	@.ci/deps.sh kernel
 	chaos/vm/test-kernel.sh
 
+.PHONY: conformance
+conformance: build ## Run libiscsi's iscsi-test-cu, test by test, against a running unit.
+	@.ci/deps.sh bench
+	$(GO) run -tags $(TAGS) ./chaos/conformance
+
 .PHONY: bench-stations
 bench-stations: build ## Measure stations beside etcd. BENCH_JSON=FILE keeps the figures.
 	@.ci/deps.sh bench
