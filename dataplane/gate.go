@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/sandbar-san/sandbar/dataplane/agent"
+	"github.com/sandbar-san/sandbar/dataplane/disk"
 	"github.com/sandbar-san/sandbar/dataplane/iscsi"
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
 	"github.com/sandbar-san/sandbar/dataplane/volume"
@@ -31,6 +32,8 @@ type gate struct {
 	volumes *volume.Manager
 	server  *iscsi.Server
 	log     *slog.Logger
+	// reserved holds the volumes' persistent reservations.
+	reserved disk.Dir
 
 	mu      sync.RWMutex
 	targets map[string]*target // by iSCSI name
@@ -43,8 +46,8 @@ type target struct {
 	grants  map[san.HostID]*agent.Grant
 }
 
-func newGate(unit san.UnitID, portal string, volumes *volume.Manager, log *slog.Logger) *gate {
-	return &gate{unit: unit, portal: portal, volumes: volumes, log: log, targets: map[string]*target{}}
+func newGate(unit san.UnitID, portal string, volumes *volume.Manager, reserved disk.Dir, log *slog.Logger) *gate {
+	return &gate{unit: unit, portal: portal, volumes: volumes, reserved: reserved, log: log, targets: map[string]*target{}}
 }
 
 func (g *gate) name(v san.VolumeID) string { return san.TargetName(g.unit, v) }
@@ -60,9 +63,13 @@ func (g *gate) Show(grant agent.Grant) error {
 	defer g.mu.Unlock()
 	t := g.targets[name]
 	if t == nil || t.replica != replica {
+		reservations, err := openReservations(g.reserved, grant.Volume)
+		if err != nil {
+			return err
+		}
 		lu, err := scsi.NewLU(scsi.Config{
 			ID: grant.Volume, BlockSizeBytes: replica.BlockSizeBytes(), Store: replica, TargetName: name,
-			RelativePort: targetPort, PortGroup: targetPort, Logger: g.log,
+			RelativePort: targetPort, PortGroup: targetPort, Reservations: reservations, Logger: g.log,
 		})
 		if err != nil {
 			return err
@@ -98,6 +105,10 @@ func (g *gate) Forget(v san.VolumeID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.targets, g.name(v))
+	// What is made in the volume's place is reserved by nobody.
+	if err := disk.RemoveRecord(g.reserved, string(v)); err != nil {
+		g.log.Error("the reservations of a deleted volume stay behind", "volume", v, "err", err)
+	}
 }
 
 // Discover implements iscsi.Directory.

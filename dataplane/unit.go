@@ -151,7 +151,12 @@ func (u *unit) openManager(media []*extent.Medium, records disk.Dir) error {
 
 // openService makes the block service and has the agent let hosts in by its records.
 func (u *unit) openService() error {
-	g := newGate(u.cfg.ID, u.cfg.PortalAdvertise, u.volumes, u.log.With("part", "scsi"))
+	reserved, err := disk.OpenDir(u.dir.Path("reservations"))
+	if err != nil {
+		return err
+	}
+	u.opened(reserved.Close)
+	g := newGate(u.cfg.ID, u.cfg.PortalAdvertise, u.volumes, reserved, u.log.With("part", "scsi"))
 	server, err := iscsi.NewServer(iscsi.Config{
 		Directory: g, Limits: iscsi.Limits{ShutdownGrace: sessionGrace}, Logger: u.log.With("part", "iscsi"),
 	})

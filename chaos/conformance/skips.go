@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -9,9 +10,19 @@ import (
 // skips are the tests that may be skipped, and why. Each line of their file is
 //
 //	Suite.Test: reason
+//	Suite.Test [FILE.c:LINE]: reason
+//
+// The second form is for a test with a defect of its own: it runs, and counts as skipped if the
+// assertion in that place is the only one that fails.
 //
 // Empty lines and those that begin with # say nothing.
-type skips map[string]string
+type skips map[string]skip
+
+type skip struct {
+	reason string
+	// broken is the place of the suite's wrong assertion, "" for a test that is skipped.
+	broken string
+}
 
 func parseSkips(text string) (skips, error) {
 	known := skips{}
@@ -22,15 +33,16 @@ func parseSkips(text string) (skips, error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		name, reason, _ := strings.Cut(line, ":")
-		name, reason = trimmed(name), trimmed(reason)
+		name, reason, _ := strings.Cut(line, ": ")
+		name, broken, marked := strings.Cut(trimmed(strings.Replace(name, "]", "", 1)), "[")
+		name, reason, broken = trimmed(name), trimmed(reason), trimmed(broken)
 		switch {
-		case name == "" || reason == "":
+		case name == "" || reason == "" || marked && broken == "":
 			return nil, fmt.Errorf("line %d: want \"Suite.Test: reason\"", n)
-		case known[name] != "":
+		case known[name].reason != "":
 			return nil, fmt.Errorf("line %d: %s is listed twice", n, name)
 		}
-		known[name] = reason
+		known[name] = skip{reason: reason, broken: broken}
 	}
 	return known, nil
 }
@@ -46,15 +58,25 @@ func (k skips) check(all []string) error {
 }
 
 // judge holds a verdict against the list.
-func (k skips) judge(name string, v verdict, why string) (verdict, string) {
-	reason, listed := k[name]
+func (k skips) judge(name string, v verdict, why, said string) (verdict, string) {
+	entry, listed := k[name]
 	switch {
-	case v == skipped && !listed:
+	case listed && entry.broken != "" && v == failed && why == "" && failsOnlyAt(said, entry.broken):
+		return skipped, entry.reason
+	case v == skipped && (!listed || entry.broken != ""):
 		return failed, "skipped, but not in the list of skips: " + why
 	case v == skipped:
-		return skipped, reason
+		return skipped, entry.reason
 	case v == passed && listed:
 		return failed, "passed, but is in the list of skips; remove it there"
 	}
 	return v, why
+}
+
+// A failed assertion, as the suite numbers and prints it.
+var failedAssertion = regexp.MustCompile(`(?m)^\s+\d+\. (\S+:\d+)  - `)
+
+func failsOnlyAt(said, place string) bool {
+	all := failedAssertion.FindAllStringSubmatch(said, -1)
+	return len(all) == 1 && all[0][1] == place
 }

@@ -66,7 +66,7 @@ func (s *suite) one(ctx context.Context, name string) error {
 	if errors.Is(limited.Err(), context.DeadlineExceeded) {
 		v, why = failed, fmt.Sprintf("did not end within %v", s.limit)
 	}
-	v, why = s.known.judge(name, v, why)
+	v, why = s.known.judge(name, v, why, r.Said())
 	switch v {
 	case passed:
 		s.passed++

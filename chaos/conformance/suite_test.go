@@ -37,8 +37,9 @@ func TestJudge(t *testing.T) {
 }
 
 func TestSkips(t *testing.T) {
-	known, err := parseSkips("# why not\n\nA.One: no: such thing\n  B.Two :other  \n")
-	if err != nil || len(known) != 2 || known["A.One"] != "no: such thing" || known["B.Two"] != "other" {
+	known, err := parseSkips("# why not\n\nA.One: no: such thing\n  B.Two : other  \nD.Four [x.c:12]: wrong\n")
+	if err != nil || len(known) != 3 || known["A.One"].reason != "no: such thing" || known["B.Two"].reason != "other" ||
+		known["D.Four"] != (skip{reason: "wrong", broken: "x.c:12"}) {
 		t.Fatalf("%v, %v", known, err)
 	}
 	for _, c := range []struct {
@@ -48,17 +49,32 @@ func TestSkips(t *testing.T) {
 		{"A.One", skipped, skipped}, {"A.One", passed, failed}, {"A.One", failed, failed},
 		{"C.Three", skipped, failed}, {"C.Three", passed, passed}, {"C.Three", failed, failed},
 	} {
-		if v, why := known.judge(c.name, c.got, "because"); v != c.want || why == "" {
+		if v, why := known.judge(c.name, c.got, "because", ""); v != c.want || why == "" {
 			t.Errorf("%s, %s: %s (%q), want %s", c.name, c.got, v, why, c.want)
 		}
 	}
-	if err := known.check([]string{"A.One", "B.Two", "C.Three"}); err != nil {
+	for _, c := range []struct {
+		got       verdict
+		why, said string
+		want      verdict
+	}{
+		{failed, "", "\n    1. x.c:12  - a == b\n", skipped},
+		{failed, "", "\n    1. x.c:12  - a == b\n    2. x.c:13  - c\n", failed},
+		{failed, "", "\n    1. x.c:13  - c\n", failed},
+		{failed, "crashed", "\n    1. x.c:12  - a == b\n", failed},
+		{passed, "", "", failed}, {skipped, "", "", failed},
+	} {
+		if v, _ := known.judge("D.Four", c.got, c.why, c.said); v != c.want {
+			t.Errorf("a broken test that %s (%s) with %q: %s, want %s", c.got, c.why, c.said, v, c.want)
+		}
+	}
+	if err := known.check([]string{"A.One", "B.Two", "C.Three", "D.Four"}); err != nil {
 		t.Error(err)
 	}
 	if err := known.check([]string{"A.One"}); err == nil || !strings.Contains(err.Error(), "B.Two") {
 		t.Errorf("an entry of no test: %v", err)
 	}
-	for _, bad := range []string{"A.One", "A.One:", ": why", "A.One: x\nA.One: y"} {
+	for _, bad := range []string{"A.One", "A.One:", ": why", "A.One: x\nA.One: y", "A.One []: x"} {
 		if _, err := parseSkips(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -129,6 +129,7 @@ func (srv *Server) enter(ctx context.Context, s, old *session, l *login) error {
 	s.lu = was.LU
 	srv.mu.Unlock()
 	s.nexus = was.LU.OpenNexus(fmt.Sprintf("%s,i,%s", l.initiator, l.first.ISID))
+	s.nexus.OnAbort(s.preempted)
 	return nil
 }
 

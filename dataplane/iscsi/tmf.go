@@ -78,6 +78,19 @@ func (s *session) abortAll() {
 	}
 }
 
+// preempted aborts all commands of the session, for a PREEMPT AND ABORT of another, and returns when
+// they are gone.
+func (s *session) preempted() {
+	settled := make(chan struct{})
+	b := &barrier{then: func() { close(settled) }}
+	b.pending.Store(1)
+	gone := s.abort(func(*command) bool { return true }, b)
+	s.post(s.out.flush)
+	announce(gone)
+	b.arrive()
+	<-settled
+}
+
 // abort is abortTasks for callers that do not hold s.mu.
 func (s *session) abort(match func(*command) bool, b *barrier) (gone []*barrier) {
 	s.mu.Lock()

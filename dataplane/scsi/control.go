@@ -95,6 +95,15 @@ func (lu *LU) readCapacity16(r request) Result {
 	return r.parameterData(data.Encode16(), cdb.Allocation(r.CDB))
 }
 
+// readDefectData is READ DEFECT DATA (10) and (12) (SBC-3 §5.17, §5.18). A volume's defects are its
+// media's business: both lists are valid and empty, in whichever format they are asked for.
+func (lu *LU) readDefectData(r request) Result {
+	if r.CDB[0] == cdb.OpReadDefectData10 {
+		return r.parameterData([]byte{0, r.CDB[2] & 0x1f, 0, 0}, int(binary.BigEndian.Uint16(r.CDB[7:])))
+	}
+	return r.parameterData([]byte{1: r.CDB[1] & 0x1f, 7: 0}, int(min(binary.BigEndian.Uint32(r.CDB[6:]), 8)))
+}
+
 // getLBAStatus is GET LBA STATUS (SBC-3 §5.4). A Store does not tell what it holds space
 // for, so every block counts as mapped, which is always safe: an initiator reads it
 // instead of taking it for zeros. The one run ends where its 32 bits or the volume do.

@@ -40,22 +40,26 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 // TestOnlyTheTableExists: every operation code and service action that the device server
-// does not have is refused, the reservations that come later among them; what
-// REPORT SUPPORTED OPERATION CODES says is what is.
+// does not have is refused; of PERSISTENT RESERVE it is the service action that is wrong.
 func TestOnlyTheTableExists(t *testing.T) {
 	r := newRig(t, 64, 512)
+	defer func() { want(t, "RELEASE (6)", r.do(cdb.CDB{cdb.OpRelease6}, nil, 0), 0, 0) }()
 	for op := range 256 {
 		for action := range 32 {
 			c := cdb.CDB{0: byte(op), 1: byte(action)}
 			res := r.do(c, nil, 1024)
 			s, err := cdb.ParseSense(res.Sense)
-			exists := err != nil || s.ASC != cdb.ASCInvalidOpcode
+			refusal := cdb.ASCInvalidOpcode
+			if op == int(cdb.OpPersistentReserveIn) || op == int(cdb.OpPersistentReserveOut) {
+				refusal = cdb.ASCInvalidFieldInCDB
+			}
+			exists := err != nil || s.ASC != refusal
 			if exists != (r.lu.commands.lookup(byte(op), byte(action)) != nil) {
 				t.Errorf("operation code %02Xh, service action %02Xh: %s", op, action, describe(res))
 			}
 		}
 	}
-	for _, op := range []byte{cdb.OpReserve6, cdb.OpRelease6, cdb.OpPersistentReserveIn, cdb.OpPersistentReserveOut, cdb.OpExtendedCopy, 0x04, 0x7f} {
+	for _, op := range []byte{cdb.OpSanitize, cdb.OpExtendedCopy, 0x04, 0x7f} {
 		want(t, "not supported", r.do(cdb.CDB{op}, nil, 1024), cdb.KeyIllegalRequest, cdb.ASCInvalidOpcode)
 	}
 	if r.log.Len() != 0 {

@@ -66,7 +66,11 @@ func TestGoldenAnswers(t *testing.T) {
 		{"opcodes, READ (16)", 512, cdb.ReportSupportedOpcode(1, 0x88, 0, false, 512), "00 03 0010 88 f8 ffffffffffffffff ffffffff 1f 04"},
 		{"opcodes, COMPARE AND WRITE", 512, cdb.ReportSupportedOpcode(1, 0x89, 0, false, 512), "00 03 0010 89 f8 ffffffffffffffff 000000ff 1f 04"},
 		{"opcodes, READ CAPACITY (16)", 512, cdb.ReportSupportedOpcode(2, 0x9e, 0x10, false, 512), "00 03 0010 9e 10 0000000000000000 ffffffff 00 04"},
-		{"opcodes, PERSISTENT RESERVE OUT", 512, cdb.ReportSupportedOpcode(2, 0x5f, 1, false, 512), "00 01 0000"},
+		{"opcodes, PERSISTENT RESERVE OUT", 512, cdb.ReportSupportedOpcode(2, 0x5f, 1, false, 512), "00 03 000a 5f 01 ff 0000 ffffffff 04"},
+		{"opcodes, EXTENDED COPY", 512, cdb.ReportSupportedOpcode(3, 0x83, 1, false, 512), "00 01 0000"},
+		{"READ DEFECT DATA (10)", 512, cdb.CDB{0: cdb.OpReadDefectData10, 2: 0x1d, 8: 255}, "00 1d 0000"},
+		{"READ DEFECT DATA (12)", 512, cdb.CDB{0: cdb.OpReadDefectData12, 1: 0x0b, 9: 255}, "00 0b 0000 00000000"},
+		{"REPORT CAPABILITIES", 512, cdb.CDB{0: cdb.OpPersistentReserveIn, 1: 2, 8: 255}, "0008 04 80 ea01 0000"},
 	} {
 		r := newRig(t, 64, c.size)
 		res := r.do(c.cdb, nil, 4096)

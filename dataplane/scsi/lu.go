@@ -25,6 +25,8 @@ type Config struct {
 	// RelativePort and PortGroup identify the target port among all those through which
 	// hosts reach the volume; both are at least 1.
 	RelativePort, PortGroup uint16
+	// Reservations keeps persistent reservations over restarts; nil if nothing does, and APTPL is refused.
+	Reservations ReservationStore
 	// Logger gets defects only.
 	Logger *slog.Logger
 }
@@ -53,6 +55,7 @@ type LU struct {
 	commands *commandSet
 	base     *gotgtDevice
 	ranges   rangeLock
+	reserved *reservations
 	buffers  bufferPool
 
 	nexusMu sync.Mutex
@@ -74,6 +77,9 @@ func NewLU(cfg Config) (*LU, error) {
 		return nil, err
 	}
 	lu.base = base
+	if lu.reserved, err = newReservations(cfg.Reservations); err != nil {
+		return nil, san.Wrap("reservations of logical unit "+string(cfg.ID), err)
+	}
 	return lu, nil
 }
 
@@ -122,7 +128,10 @@ func (lu *LU) dispatch(r *request) Result {
 		}
 	}
 	if cmd == nil {
-		return invalidOpcode()
+		return lu.unknown(r.CDB[0])
+	}
+	if lu.conflicts(r.Nexus, cmd.accessOf(r.CDB)) {
+		return conflict()
 	}
 	// NACA asks for auto contingent allegiance, which standard INQUIRY says we have not.
 	if last := cdb.Length(r.CDB[0]) - 1; r.CDB[last]&0x04 != 0 {
@@ -137,6 +146,14 @@ func (lu *LU) dispatch(r *request) Result {
 		return cmd.block(lu, *r)
 	}
 	return cmd.run(lu, *r)
+}
+
+// unknown answers what is not in the table: for PERSISTENT RESERVE it is the service action that is wrong.
+func (lu *LU) unknown(op byte) Result {
+	if op == cdb.OpPersistentReserveIn || op == cdb.OpPersistentReserveOut {
+		return badCDB(1, 4)
+	}
+	return invalidOpcode()
 }
 
 // wrongLUN answers commands to logical units that are not there (SPC-4 §6.6.2, §6.39):

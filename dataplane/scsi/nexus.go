@@ -17,10 +17,28 @@ type Nexus struct {
 	pending    atomic.Int32
 	mu         sync.Mutex
 	attentions []cdb.ASC
+	abort      func()
 }
 
 // Name is the initiator port's name, "iqn…,i,0xISID".
 func (n *Nexus) Name() string { return n.name }
+
+// OnAbort sets what PREEMPT AND ABORT of another nexus calls: abort aborts all commands of this
+// one and returns when they are gone. Without it they run to their ends.
+func (n *Nexus) OnAbort(abort func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.abort = abort
+}
+
+func (n *Nexus) abortTasks() {
+	n.mu.Lock()
+	abort := n.abort
+	n.mu.Unlock()
+	if abort != nil {
+		abort()
+	}
+}
 
 // establish queues a unit attention. One that waits already is not queued twice; a
 // reset (ASC 29h) takes the place of all that wait (SAM-5 §5.14).
@@ -64,8 +82,10 @@ func (lu *LU) OpenNexus(initiatorPort string) *Nexus {
 	return n
 }
 
-// CloseNexus ends an I_T nexus. Commands that are still running on it end normally.
+// CloseNexus ends an I_T nexus and what it holds by RESERVE (6). Commands that are still running
+// on it end normally.
 func (lu *LU) CloseNexus(n *Nexus) {
+	lu.reserved.drop(n)
 	lu.nexusMu.Lock()
 	defer lu.nexusMu.Unlock()
 	delete(lu.nexuses, n)
@@ -97,8 +117,12 @@ func (c ResetCause) asc() cdb.ASC {
 
 // Reset establishes the unit attention of a reset for every nexus but by, the one that
 // asked for it (nil: every nexus). The transport has aborted the commands before, by
-// ending their contexts and waiting for them.
-func (lu *LU) Reset(cause ResetCause, by *Nexus) { lu.attention(cause.asc(), by) }
+// ending their contexts and waiting for them. A RESERVE (6) ends (SPC-2 §5.5.1); persistent
+// reservations stay.
+func (lu *LU) Reset(cause ResetCause, by *Nexus) {
+	lu.reserved.drop(nil)
+	lu.attention(cause.asc(), by)
+}
 
 // ClearedByAnother tells every nexus but by that its commands were aborted by CLEAR
 // TASK SET (2F/00).

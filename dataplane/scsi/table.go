@@ -1,6 +1,10 @@
 package scsi
 
-import "github.com/sandbar-san/sandbar/internal/cdb"
+import (
+	"slices"
+
+	"github.com/sandbar-san/sandbar/internal/cdb"
+)
 
 // handler executes one kind of command. It gets its request by value, so that
 // executing a command allocates none.
@@ -18,6 +22,8 @@ type command struct {
 	usage string
 	// duringAttention commands run while a unit attention waits (SAM-5 §5.14).
 	duringAttention bool
+	// access is what the command does to a logical unit that is reserved.
+	access access
 	// run executes the command; or block does, with its CDB decoded.
 	run, block handler
 }
@@ -32,6 +38,14 @@ const (
 	usageCompare  = "\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x1f\x04"
 	usageLength10 = "\x00\x00\x00\x00\x1f\xff\xff\x04"
 )
+
+// accessOf is c's access: START STOP UNIT is harmless when it starts (SBC-3 table 13).
+func (c *command) accessOf(b []byte) access {
+	if c.op == cdb.OpStartStopUnit && b[4]&0xf1 == 0x01 {
+		return accessAlways
+	}
+	return c.access
+}
 
 // commandSet finds commands.
 type commandSet struct {
@@ -60,7 +74,7 @@ func (s *commandSet) lookup(op, action byte) *command {
 
 // newCommandSet builds the table. Entries of one operation code stand together.
 func newCommandSet() *commandSet {
-	s := &commandSet{list: append(controlCommands(), blockCommands()...)}
+	s := &commandSet{list: slices.Concat(controlCommands(), reservationCommands(), blockCommands())}
 	for i := len(s.list) - 1; i >= 0; i-- {
 		s.first[s.list[i].op] = uint8(i + 1)
 	}
@@ -70,52 +84,72 @@ func newCommandSet() *commandSet {
 // controlCommands are those that move no blocks.
 func controlCommands() []command {
 	return []command{
-		{op: cdb.OpTestUnitReady, usage: "\x00\x00\x00\x00\x04", run: (*LU).testUnitReady},
-		{op: cdb.OpRequestSense, usage: "\x01\x00\x00\xff\x04", duringAttention: true, run: (*LU).requestSense},
-		{op: cdb.OpInquiry, usage: "\x01\xff\xff\xff\x04", duringAttention: true, run: (*LU).inquiry},
+		{op: cdb.OpTestUnitReady, access: accessAlways, usage: "\x00\x00\x00\x00\x04", run: (*LU).testUnitReady},
+		{op: cdb.OpRequestSense, access: accessFree, usage: "\x01\x00\x00\xff\x04", duringAttention: true, run: (*LU).requestSense},
+		{op: cdb.OpInquiry, access: accessFree, usage: "\x01\xff\xff\xff\x04", duringAttention: true, run: (*LU).inquiry},
 		{op: cdb.OpModeSelect6, usage: "\x11\x00\x00\xff\x04", run: (*LU).modeSelect},
-		{op: cdb.OpModeSense6, usage: "\x08\xff\xff\xff\x04", run: (*LU).modeSense},
+		{op: cdb.OpModeSense6, access: accessReads, usage: "\x08\xff\xff\xff\x04", run: (*LU).modeSense},
 		{op: cdb.OpStartStopUnit, usage: "\x01\x00\x00\xf7\x04", run: (*LU).startStop},
 		{op: cdb.OpSendDiagnostic, usage: "\x04\x00\xff\xff\x04", run: (*LU).sendDiagnostic},
-		{op: cdb.OpReadCapacity10, usage: "\x00\xff\xff\xff\xff\x00\x00\x01\x04", run: (*LU).readCapacity10},
+		{op: cdb.OpReadCapacity10, access: accessAlways, usage: "\x00\xff\xff\xff\xff\x00\x00\x01\x04", run: (*LU).readCapacity10},
 		{op: cdb.OpUnmap, usage: "\x01" + usageLength10, run: (*LU).unmap},
+		{op: cdb.OpReadDefectData10, access: accessReads, usage: "\x00\x1f\x00\x00\x00\x00\xff\xff\x04", run: (*LU).readDefectData},
+		{op: cdb.OpReadDefectData12, access: accessReads, usage: "\x1f\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", run: (*LU).readDefectData},
 		{op: cdb.OpModeSelect10, usage: "\x11\x00\x00\x00\x00\x00\xff\xff\x04", run: (*LU).modeSelect},
-		{op: cdb.OpModeSense10, usage: "\x08\xff\xff\x00\x00\x00\xff\xff\x04", run: (*LU).modeSense},
-		{op: cdb.OpServiceActionIn16, action: cdb.SAIReadCapacity16, hasAction: true,
+		{op: cdb.OpModeSense10, access: accessReads, usage: "\x08\xff\xff\x00\x00\x00\xff\xff\x04", run: (*LU).modeSense},
+		{op: cdb.OpServiceActionIn16, action: cdb.SAIReadCapacity16, hasAction: true, access: accessAlways,
 			usage: "\x1f\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", run: (*LU).readCapacity16},
-		{op: cdb.OpServiceActionIn16, action: cdb.SAIGetLBAStatus, hasAction: true,
+		{op: cdb.OpServiceActionIn16, action: cdb.SAIGetLBAStatus, hasAction: true, access: accessReads,
 			usage: "\x1f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", run: (*LU).getLBAStatus},
-		{op: cdb.OpReportLUNs, usage: "\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", duringAttention: true, run: (*LU).reportLUNs},
-		{op: cdb.OpMaintenanceIn, action: cdb.MIReportSupportedOpcodes, hasAction: true,
+		{op: cdb.OpReportLUNs, access: accessFree, usage: "\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", duringAttention: true, run: (*LU).reportLUNs},
+		{op: cdb.OpMaintenanceIn, action: cdb.MIReportSupportedOpcodes, hasAction: true, access: accessAlways,
 			usage: "\x1f\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", run: (*LU).reportOpcodes},
 	}
+}
+
+// reservationCommands judge reservations themselves.
+func reservationCommands() []command {
+	list := []command{
+		// RESERVE (6) meets the RESERVE (6) of others before its handler does; RELEASE (6) of a stranger is GOOD.
+		{op: cdb.OpReserve6, usage: "\x1f\x00\x00\x00\x04", access: accessAlways, run: (*LU).reserve6},
+		{op: cdb.OpRelease6, usage: "\x1f\x00\x00\x00\x04", access: accessFree, run: (*LU).release6},
+	}
+	for action := cdb.PRInReadKeys; action <= cdb.PRInReadFullStatus; action++ {
+		list = append(list, command{op: cdb.OpPersistentReserveIn, action: action, hasAction: true,
+			usage: "\x1f\x00\x00\x00\x00\x00\xff\xff\x04", access: accessAlways, run: (*LU).persistentReserveIn})
+	}
+	for action := cdb.PROutRegister; action <= cdb.PROutRegisterAndMove; action++ {
+		list = append(list, command{op: cdb.OpPersistentReserveOut, action: action, hasAction: true,
+			usage: "\x1f\xff\x00\x00\xff\xff\xff\xff\x04", access: accessAlways, run: (*LU).persistentReserveOut})
+	}
+	return list
 }
 
 // blockCommands are those with a range of blocks in their CDB.
 func blockCommands() []command {
 	return []command{
-		{op: cdb.OpRead6, usage: usageRange6, block: (*LU).read},
+		{op: cdb.OpRead6, access: accessReads, usage: usageRange6, block: (*LU).read},
 		{op: cdb.OpWrite6, usage: usageRange6, block: (*LU).write},
-		{op: cdb.OpRead10, usage: "\xf8" + usageRange10, block: (*LU).read},
+		{op: cdb.OpRead10, access: accessReads, usage: "\xf8" + usageRange10, block: (*LU).read},
 		{op: cdb.OpWrite10, usage: "\xf8" + usageRange10, block: (*LU).write},
 		{op: cdb.OpWriteAndVerify10, usage: "\xf6" + usageRange10, block: (*LU).writeAndVerify},
-		{op: cdb.OpVerify10, usage: "\xf6" + usageRange10, block: (*LU).verify},
-		{op: cdb.OpPreFetch10, usage: "\x02" + usageRange10, block: (*LU).preFetch},
+		{op: cdb.OpVerify10, access: accessReads, usage: "\xf6" + usageRange10, block: (*LU).verify},
+		{op: cdb.OpPreFetch10, access: accessReads, usage: "\x02" + usageRange10, block: (*LU).preFetch},
 		{op: cdb.OpSynchronizeCache10, usage: "\x02" + usageRange10, block: (*LU).synchronizeCache},
 		{op: cdb.OpWriteSame10, usage: "\xfe" + usageRange10, block: (*LU).writeSame},
-		{op: cdb.OpRead16, usage: "\xf8" + usageRange16, block: (*LU).read},
+		{op: cdb.OpRead16, access: accessReads, usage: "\xf8" + usageRange16, block: (*LU).read},
 		{op: cdb.OpCompareAndWrite, usage: "\xf8" + usageCompare, block: (*LU).compareAndWrite},
 		{op: cdb.OpWrite16, usage: "\xf8" + usageRange16, block: (*LU).write},
 		{op: cdb.OpOrWrite16, usage: "\xf8" + usageRange16, block: (*LU).orWrite},
 		{op: cdb.OpWriteAndVerify16, usage: "\xf6" + usageRange16, block: (*LU).writeAndVerify},
-		{op: cdb.OpVerify16, usage: "\xf6" + usageRange16, block: (*LU).verify},
-		{op: cdb.OpPreFetch16, usage: "\x02" + usageRange16, block: (*LU).preFetch},
+		{op: cdb.OpVerify16, access: accessReads, usage: "\xf6" + usageRange16, block: (*LU).verify},
+		{op: cdb.OpPreFetch16, access: accessReads, usage: "\x02" + usageRange16, block: (*LU).preFetch},
 		{op: cdb.OpSynchronizeCache16, usage: "\x02" + usageRange16, block: (*LU).synchronizeCache},
 		{op: cdb.OpWriteSame16, usage: "\xff" + usageRange16, block: (*LU).writeSame},
-		{op: cdb.OpRead12, usage: "\xf8" + usageRange12, block: (*LU).read},
+		{op: cdb.OpRead12, access: accessReads, usage: "\xf8" + usageRange12, block: (*LU).read},
 		{op: cdb.OpWrite12, usage: "\xf8" + usageRange12, block: (*LU).write},
 		{op: cdb.OpWriteAndVerify12, usage: "\xf6" + usageRange12, block: (*LU).writeAndVerify},
-		{op: cdb.OpVerify12, usage: "\xf6" + usageRange12, block: (*LU).verify},
+		{op: cdb.OpVerify12, access: accessReads, usage: "\xf6" + usageRange12, block: (*LU).verify},
 	}
 }
 

@@ -1,5 +1,7 @@
 package cdb
 
+import "bytes"
+
 // Service actions of PERSISTENT RESERVE IN (SPC-4 §6.15.1).
 const (
 	PRInReadKeys           byte = 0
@@ -91,4 +93,129 @@ func DecodePROutList(b []byte) (PROutList, error) {
 		Key: be.Uint64(b), ActionKey: be.Uint64(b[8:]),
 		SpecIPT: b[20]&0x08 != 0, AllTargetPorts: b[20]&0x04 != 0, APTPL: b[20]&0x01 != 0,
 	}, nil
+}
+
+// PRMoveList is the parameter list of REGISTER AND MOVE (SPC-4 §6.16.4).
+type PRMoveList struct {
+	Key, ActionKey uint64
+	// Unregister takes the sender's registration away.
+	Unregister, APTPL bool
+	// TargetPort is the relative target port, InitiatorPort the initiator port "name,i,0xISID", of
+	// the nexus that the reservation goes to.
+	TargetPort    uint16
+	InitiatorPort string
+}
+
+// prMoveHeader is the length of a PRMoveList without its TransportID.
+const prMoveHeader = 24
+
+// DecodePRMoveList reads the parameter list. Its TransportID must be of an iSCSI initiator port.
+func DecodePRMoveList(b []byte) (PRMoveList, error) {
+	if err := need("REGISTER AND MOVE parameter list", b, prMoveHeader); err != nil {
+		return PRMoveList{}, err
+	}
+	l := PRMoveList{Key: be.Uint64(b), ActionKey: be.Uint64(b[8:]), Unregister: b[17]&2 != 0, APTPL: b[17]&1 != 0, TargetPort: be.Uint16(b[18:])}
+	n := be.Uint32(b[20:])
+	if uint64(n) != uint64(len(b)-prMoveHeader) {
+		return l, &LengthError{What: "REGISTER AND MOVE TransportID", Have: len(b) - prMoveHeader, Need: int(min(n, 1<<30))}
+	}
+	id := b[prMoveHeader:]
+	if err := need("TransportID", id, 4); err != nil {
+		return l, err
+	}
+	if id[0] != transportIDPort {
+		return l, badData(prMoveHeader, "not the TransportID of an iSCSI initiator port")
+	}
+	name := bytes.TrimRight(id[4:], "\x00")
+	if int(be.Uint16(id[2:])) != len(id)-4 || len(name) == 0 || len(name) == len(id)-4 || len(name) > maxPortName || bytes.IndexByte(name, 0) >= 0 {
+		return l, badData(prMoveHeader+2, "the TransportID is no name that ends with NUL")
+	}
+	l.InitiatorPort = string(name)
+	return l, nil
+}
+
+const (
+	// transportIDPort is byte 0 of the TransportID of an iSCSI initiator port: format 01b, protocol 5 (SPC-4 §7.6.4.6).
+	transportIDPort = 0x40 | protocolISCSI
+	// maxPortName bounds an initiator port's name: an iSCSI name, ",i,0x" and 12 digits.
+	maxPortName = 223 + 5 + 12
+)
+
+// appendTransportID appends the TransportID of an initiator port "name,i,0xISID".
+func appendTransportID(dst []byte, port string) []byte {
+	length := max(20, (len(port)+4)&^3) // NUL, and padded to 4 bytes
+	dst = append(dst, transportIDPort, 0)
+	dst = be.AppendUint16(dst, uint16(length))
+	dst = append(dst, port...)
+	return append(dst, make([]byte, length-len(port))...)
+}
+
+// EncodePRKeys builds the data of READ KEYS (SPC-4 §6.15.2).
+func EncodePRKeys(generation uint32, keys []uint64) []byte {
+	b := prHeader(generation, 8*len(keys))
+	for _, k := range keys {
+		b = be.AppendUint64(b, k)
+	}
+	return b
+}
+
+func prHeader(generation uint32, length int) []byte {
+	b := be.AppendUint32(make([]byte, 0, 8+length), generation)
+	return be.AppendUint32(b, uint32(length))
+}
+
+// EncodePRReservation builds the data of READ RESERVATION (SPC-4 §6.15.3); type 0 is no reservation.
+func EncodePRReservation(generation uint32, key uint64, kind PRType) []byte {
+	if kind == 0 {
+		return prHeader(generation, 0)
+	}
+	b := prHeader(generation, 16)
+	b = be.AppendUint64(b, key)
+	return append(b, 0, 0, 0, 0, 0, byte(kind), 0, 0)
+}
+
+// PRCapabilities is the data of REPORT CAPABILITIES (SPC-4 §6.15.4). All six types are supported; SPEC_I_PT and
+// the compatible handling of RESERVE (6) are not.
+type PRCapabilities struct {
+	// AllTargetPorts is ATP_C, PersistCapable PTPL_C, PersistActive PTPL_A.
+	AllTargetPorts, PersistCapable, PersistActive bool
+}
+
+// Encode builds the data.
+func (c PRCapabilities) Encode() []byte {
+	// TMV: the type mask is valid. ALLOW COMMANDS 0 says nothing (SPC-4 table 212).
+	return []byte{0, 8, flag(c.AllTargetPorts, 0x04) | flag(c.PersistCapable, 0x01), 0x80 | flag(c.PersistActive, 0x01), 0xea, 0x01, 0, 0}
+}
+
+// PRStatus is a registration in READ FULL STATUS (SPC-4 §6.15.5).
+type PRStatus struct {
+	Key                    uint64
+	Holder, AllTargetPorts bool
+	// Type is the reservation's, told for its holders.
+	Type          PRType
+	TargetPort    uint16
+	InitiatorPort string
+}
+
+// EncodePRFullStatus builds the data of READ FULL STATUS.
+func EncodePRFullStatus(generation uint32, list []PRStatus) []byte {
+	b := prHeader(generation, 0)
+	for _, s := range list {
+		b = be.AppendUint64(b, s.Key)
+		kind := s.Type
+		if !s.Holder {
+			kind = 0
+		}
+		port := s.TargetPort
+		if s.AllTargetPorts {
+			port = 0
+		}
+		b = append(b, 0, 0, 0, 0, flag(s.AllTargetPorts, 2)|flag(s.Holder, 1), byte(kind), 0, 0, 0, 0)
+		b = be.AppendUint16(b, port)
+		id := appendTransportID(nil, s.InitiatorPort)
+		b = be.AppendUint32(b, uint32(len(id)))
+		b = append(b, id...)
+	}
+	be.PutUint32(b[4:], uint32(len(b)-8))
+	return b
 }
