@@ -3,7 +3,8 @@
 //
 // It owns a command's meaning: what it checks, in which order, what it moves between
 // the Store and the data buffers, and the status and sense data that answer it; the
-// unit attentions of each I_T nexus; and the order that COMPARE AND WRITE and its like
+// unit attentions of each I_T nexus; the reservations, which outlive sessions and, by a
+// ReservationStore, restarts; and the order that COMPARE AND WRITE and its like
 // need against other writes. Standard INQUIRY, MODE SENSE, READ CAPACITY (10) and TEST
 // UNIT READY run on gotgt's SCSI layer; everything that touches data is ours.
 //
