@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sandbar-san/sandbar/chaos/lab"
+	"github.com/sandbar-san/sandbar/internal/freeport"
 )
 
 const deployDir = "../../deploy"
@@ -27,23 +27,14 @@ func variables(role string, settings map[string]string) []string {
 	return env
 }
 
-// freePort is a loopback address that nobody uses now, over TCP and UDP.
+// freePort is a loopback address that nobody uses now.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		u, uerr := net.ListenPacket("udp4", l.Addr().String())
-		l.Close()
-		if uerr == nil {
-			u.Close()
-			return l.Addr().String()
-		}
+	addrs, err := freeport.Loopback(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return addrs[0]
 }
 
 // TestSampleConfigsStart starts a station, a unit and a host from what is installed, with no other

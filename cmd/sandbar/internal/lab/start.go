@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sandbar-san/sandbar/internal/freeport"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -31,7 +31,7 @@ func Start(ctx context.Context, cfg Config) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{cfg: cfg}
-	ports, err := freePorts(ctx, 3*cfg.Stations+3*cfg.Units)
+	ports, err := freeport.Loopback(ctx, 3*cfg.Stations+3*cfg.Units)
 	if err != nil {
 		return nil, err
 	}
@@ -40,31 +40,6 @@ func Start(ctx context.Context, cfg Config) (*Running, error) {
 		return nil, fmt.Errorf("%w (logs are in %s)", err, cfg.Dir)
 	}
 	return r, nil
-}
-
-// freePorts finds loopback ports that nobody uses now.
-func freePorts(ctx context.Context, n int) ([]string, error) {
-	var lc net.ListenConfig
-	var ls []net.Listener
-	defer func() {
-		for _, l := range ls {
-			l.Close()
-		}
-	}()
-	var out []string
-	for len(out) < n {
-		l, err := lc.Listen(ctx, "tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		ls = append(ls, l)
-		// Gossip needs the port over UDP too.
-		if u, err := lc.ListenPacket(ctx, "udp4", l.Addr().String()); err == nil {
-			_ = u.Close() // nothing was sent
-			out = append(out, l.Addr().String())
-		}
-	}
-	return out, nil
 }
 
 // plan lays down every process's command line. Nothing of it changes later, so that a

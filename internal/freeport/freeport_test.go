@@ -1,0 +1,93 @@
+package freeport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sandbar-san/sandbar/san"
+)
+
+func TestPortsAreFreeAndTheirOwn(t *testing.T) {
+	got, err := Loopback(t.Context(), 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	low, high := 0, 0
+	if text, err := os.ReadFile(rangeFile); err == nil {
+		if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spared := len(choice(fmt.Sprint(low, " ", high))) == 2
+	for _, addr := range got {
+		l, err := net.Listen("tcp4", addr) // kept: the next one must be another
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		if port := l.Addr().(*net.TCPAddr).Port; port < firstPort || spared && port >= low && port <= high {
+			t.Errorf("port %d, outgoing connections have %d to %d", port, low, high)
+		}
+	}
+}
+
+func TestTakenPortsAreLeftAlone(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if tryBoth(t.Context(), l.Addr().String()) == nil {
+		t.Error("a port that TCP has is free")
+	}
+	p, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if tryBoth(t.Context(), p.LocalAddr().String()) == nil {
+		t.Error("a port that UDP has is free")
+	}
+}
+
+func TestChoiceOfPorts(t *testing.T) {
+	for text, want := range map[string]string{
+		"32768\t60999\n": "[{10000 32767} {61000 65535}]",
+		"1024 65535":     "[{10000 65535}]",
+		"1024 65000":     "[{10000 65535}]",
+		"1024 20000":     "[{10000 1023} {20001 65535}]",
+		"1024 9000":      "[{10000 1023} {10000 65535}]",
+		"":               "[{10000 65535}]",
+		"many few":       "[{10000 65535}]",
+		"9 5":            "[{10000 65535}]",
+	} {
+		if got := fmt.Sprint(choice(text)); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		low := rapid.IntRange(1, lastPort).Draw(t, "low")
+		high := rapid.IntRange(low, lastPort).Draw(t, "high")
+		spans := choice(fmt.Sprint(low, high))
+		for range 20 {
+			port := pick(spans)
+			if port < firstPort || port > lastPort || len(spans) == 2 && port >= low && port <= high {
+				t.Fatalf("port %d of %v", port, spans)
+			}
+		}
+	})
+}
+
+func TestASearchCanBeEnded(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, err := Loopback(ctx, 3); !errors.Is(err, context.Canceled) || san.KindOf(err) != san.KindUnavailable {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
