@@ -27,23 +27,17 @@ func variables(role string, settings map[string]string) []string {
 	return env
 }
 
-// freePort is a loopback address that nobody uses now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	addrs, err := freeport.Loopback(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addrs[0]
-}
-
 // TestSampleConfigsStart starts a station, a unit and a host from what is installed, with no other
 // changes than an operator makes: where data lies, addresses, and a cluster of one.
 func TestSampleConfigsStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	stationData := filepath.Join(dir, "station")
-	api := freePort(t)
+	ports, err := freeport.Loopback(t.Context(), 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := ports[0]
 	run := func(role string, settings map[string]string) *lab.Process {
 		t.Helper()
 		return spawn(t, role, variables(role, settings), role, "run", "--config", filepath.Join(deployDir, "config", role+".yaml"))
@@ -52,7 +46,7 @@ func TestSampleConfigsStart(t *testing.T) {
 		return map[string]string{"data": filepath.Join(dir, role), "join": api, "join-token-file": filepath.Join(stationData, role+".join-token")}
 	}
 	station := run("station", map[string]string{
-		"data": stationData, "bootstrap-expect": "1", "api-listen": api, "raft-listen": freePort(t), "gossip-listen": freePort(t),
+		"data": stationData, "bootstrap-expect": "1", "api-listen": api, "raft-listen": ports[1], "gossip-listen": ports[2],
 	})
 	c := &cluster{t: t, Lab: &lab.Lab{Dir: dir, Binary: program, Access: lab.Access{
 		Endpoints: []string{api}, TokenFile: filepath.Join(stationData, "admin.token"), CAFile: filepath.Join(stationData, "ca.pem"),
@@ -66,8 +60,8 @@ func TestSampleConfigsStart(t *testing.T) {
 	})
 	unitSettings := member("unit")
 	unitSettings["media"], unitSettings["medium-size"] = filepath.Join(dir, "m1"), "64MiB"
-	for _, name := range []string{"portal-listen", "api-listen", "gossip-listen"} {
-		unitSettings[name] = freePort(t)
+	for i, name := range []string{"portal-listen", "api-listen", "gossip-listen"} {
+		unitSettings[name] = ports[3+i]
 	}
 	unit, host := run("unit", unitSettings), run("host", member("host"))
 	for role, id := range map[string]string{"unit": sampleID(t, "unit"), "host": sampleID(t, "host")} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -20,11 +19,17 @@ const (
 	lastPort  = 65535
 	// leastChoice is how many ports there must be to choose from.
 	leastChoice = 1000
-	// triesPerPort bounds the search.
-	triesPerPort = 200
+	// stride is how far apart processes with neighbouring ids begin to look: who is started at the same time
+	// must not find the same ports before anybody listens there.
+	stride = 64
+	// maxPID keeps the arithmetic within an int of 32 bits; Linux has 2²² ids at most.
+	maxPID = 1 << 22
+	// maxTaken bounds the search.
+	maxTaken = 5000
 )
 
-// Loopback returns n different addresses, 127.0.0.1:port, where nobody listens now over TCP or UDP.
+// Loopback returns n different addresses, 127.0.0.1:port, where nobody listens now over TCP or UDP. Another
+// call by the same process may return the same ones as long as nobody listens there.
 // The error is of san.KindUnavailable if there are not that many, or ctx has ended.
 func Loopback(ctx context.Context, n int) ([]string, error) {
 	text, err := os.ReadFile(rangeFile)
@@ -32,18 +37,16 @@ func Loopback(ctx context.Context, n int) ([]string, error) {
 		text = nil // another kernel, or a sandbox: any port may be one of an outgoing connection
 	}
 	spans := choice(string(text))
-	seen := make(map[string]bool, n)
 	out := make([]string, 0, n)
-	for range n * triesPerPort {
+	first := os.Getpid() % maxPID * stride
+	for i := range n + maxTaken {
 		if len(out) == n || ctx.Err() != nil {
 			break
 		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(pick(spans)))
-		if seen[addr] || tryBoth(ctx, addr) != nil {
-			continue
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(at(spans, first+i)))
+		if tryBoth(ctx, addr) == nil {
+			out = append(out, addr)
 		}
-		seen[addr] = true
-		out = append(out, addr)
 	}
 	if err := ctx.Err(); err != nil && len(out) < n {
 		return nil, san.Errorf(san.KindUnavailable, "the search for free ports was ended: %w", err)
@@ -74,13 +77,13 @@ func choice(kernelRange string) []span {
 	return outside
 }
 
-// pick takes any port of the spans.
-func pick(spans []span) int {
+// at is the n-th port of the spans, beginning anew after the last.
+func at(spans []span, n int) int {
 	total := 0
 	for _, s := range spans {
 		total += s.size()
 	}
-	n := rand.N(total)
+	n %= total
 	for _, s := range spans {
 		if n < s.size() {
 			return s.first + n

@@ -75,8 +75,14 @@ func TestChoiceOfPorts(t *testing.T) {
 		low := rapid.IntRange(1, lastPort).Draw(t, "low")
 		high := rapid.IntRange(low, lastPort).Draw(t, "high")
 		spans := choice(fmt.Sprint(low, high))
-		for range 20 {
-			port := pick(spans)
+		n := rapid.IntRange(0, 1<<28).Draw(t, "n")
+		seen := map[int]bool{}
+		for i := range 20 {
+			port := at(spans, n+i)
+			if seen[port] {
+				t.Fatalf("port %d twice", port)
+			}
+			seen[port] = true
 			if port < firstPort || port > lastPort || len(spans) == 2 && port >= low && port <= high {
 				t.Fatalf("port %d of %v", port, spans)
 			}
