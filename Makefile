@@ -26,6 +26,8 @@ TAGS := hashicorpmetrics
 # One folder pattern for the targets that run over packages: make test PKG=./fsm/...
 PKG ?= ./...
 FUZZTIME ?= 30s
+# More for a benchmark: make bench-target BENCH_FLAGS='-quick -run depth.1$$$$'
+BENCH_FLAGS ?=
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -77,6 +79,11 @@ conformance: build ## Run libiscsi's iscsi-test-cu, test by test, against a runn
 bench-stations: build ## Measure stations beside etcd. BENCH_JSON=FILE keeps the figures.
 	@.ci/deps.sh bench
 	$(GO) run -tags $(TAGS) ./chaos/bench/stations
+
+.PHONY: bench-target
+bench-target: build ## Measure a unit's block service beside tgtd. BENCH_JSON=FILE keeps the figures.
+	@.ci/deps.sh test bench
+	$(GO) run -tags $(TAGS) ./chaos/bench/target $(BENCH_FLAGS)
 
 .PHONY: fmt
 fmt: $(GOLANGCI) ## Format the Go code (make fmt PKG=./fsm/...).
