@@ -62,7 +62,7 @@ race: deps ## Run the packages' tests under the race detector, long schedules cu
 	$(GO) test -tags $(TAGS) -race -short -timeout 20m $$($(GO) list -tags $(TAGS) $(PKG) | grep -v '/chaos/scenario$$')
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME (30s).
+fuzz: ## Run every fuzz target for FUZZTIME (30s), as many at a time as there are cores.
 	TAGS=$(TAGS) .ci/fuzz.sh $(FUZZTIME)
 
 .PHONY: test-kernel

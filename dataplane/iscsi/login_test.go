@@ -354,3 +354,61 @@ func TestConnectionLimits(t *testing.T) {
 	a.conn.Close()
 	b.conn.Close()
 }
+
+// FuzzLogin takes logins through their steps, each of the input's parts a request's text: whatever is
+// sent, a login that asks for CHAP never ends without it, every answer fits its PDU, and what was
+// negotiated is lawful (RFC 7143 §6.2, §13).
+func FuzzLogin(f *testing.F) {
+	f.Add("\x87"+who+" MaxBurstLength=4096 HeaderDigest=CRC32C,None", false)
+	f.Add("\x81"+who+" AuthMethod=CHAP,None|\x00CHAP_A=5,7|\x81CHAP_N=u CHAP_R=0x00|\x87", true)
+	f.Add("\x83"+who+" AuthMethod=CHAP|\x00CHAP_A=7|\x83CHAP_N=u CHAP_R=0bAAAA CHAP_I=1 CHAP_C=0x07070707070707070707070707070707", true)
+	f.Add("\x87"+who+" FirstBurstLength=512 MaxRecvDataSegmentLength=512 X-a=b IFMarker=Yes OFMarkInt=1~2 TaskReporting=FastAbort", false)
+	f.Add("\x40"+who+"|\x04MaxBurstLength=512|\x87MaxBurstLength=512", true)
+	f.Add("\x83InitiatorName="+goodInitiator+" SessionType=Discovery AuthMethod=None", true)
+	limits, err := Limits{}.withDefaults()
+	if err != nil {
+		f.Fatal(err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	f.Fuzz(func(t *testing.T, in string, chap bool) {
+		dir := &directory{lu: &memoryLU{}}
+		if chap {
+			dir.chap = &CHAP{"u", "twelve bytes", "t", "another secret"}
+		}
+		l := newLogin(dir, netip.MustParseAddr("127.0.0.1"), limits, logger)
+		for part := range strings.SplitSeq(in, "|") {
+			if part == "" || l.finished {
+				break
+			}
+			flags := part[0]
+			req := &pdu.LoginRequest{Transit: flags&0x80 != 0, Continue: flags&0x40 != 0, CSG: flags >> 2 & 3, NSG: flags & 3, ITT: 1}
+			if l.check(req) != nil {
+				return
+			}
+			keys, err := pdu.ParseText([]byte(strings.ReplaceAll(part[1:], " ", "\x00") + "\x00"))
+			if err != nil {
+				return
+			}
+			resp, answers, err := l.step(req, keys)
+			if err != nil {
+				if asLoginError(err).status == pdu.LoginSuccess {
+					t.Fatalf("refused with success: %v", err)
+				}
+				return
+			}
+			if resp.Transit && !req.Transit || len(answers) > len(keys)+4 {
+				t.Fatalf("%+v and %v to %+v and %v", resp, answers, req, keys)
+			}
+		}
+		if !l.finished {
+			return
+		}
+		if chap && !l.discovery {
+			t.Fatalf("got in without a secret: %q", in)
+		}
+		if p := l.neg.Params(); p.FirstBurstLength > p.MaxBurstLength || p.MaxBurstLength > limits.MaxBurstLength || p.MaxSendDataSegmentLength < 512 ||
+			p.MaxConnections != 1 || p.ErrorRecoveryLevel != 0 || !p.DataPDUInOrder || !p.DataSequenceInOrder || p.MaxOutstandingR2T > limits.MaxOutstandingR2T {
+			t.Fatalf("%q came to %+v", in, p)
+		}
+	})
+}

@@ -145,6 +145,19 @@ func FuzzExecute(f *testing.F) {
 	}
 	command, list := unmapOf(f, cdb.LBARange{LBA: 1, Blocks: 2})
 	f.Add(command[:], list, 0, uint64(1)<<48)
+	f.Add(command[:], list, 0, uint64(0))
+	for _, out := range [][]byte{{0, 0, 0, 8, 0, 0, 0, 64, 0, 0, 2, 0}, {0, 0, 0, 0, 0x8a, 10, 2, 0x10, 0, 0, 0, 0, 255, 255, 0, 0}, {0, 0, 0, 255}} {
+		f.Add([]byte{cdb.OpModeSelect6, 0x10, 0, 0, byte(len(out)), 0}, out, 0, uint64(0))
+		f.Add([]byte{cdb.OpModeSelect10, 0x10, 0, 0, 0, 0, 0, 0, byte(len(out)), 0}, append(make([]byte, 4), out...), 0, uint64(0))
+	}
+	for action := range byte(8) {
+		c := prOut(action, cdb.PRExclusiveAccess, cdb.PROutListLength)
+		f.Add(c[:], cdb.PROutList{Key: 1, ActionKey: 2}.Encode(), 0, uint64(0))
+	}
+	same := cdb.WriteSame16(0, 64, true, true)
+	f.Add(same[:], []byte{}, 0, uint64(0))
+	compare := cdb.CompareAndWrite(63, 255, true)
+	f.Add(compare[:], make([]byte, 1024), 0, uint64(0))
 	f.Fuzz(func(t *testing.T, c, out []byte, limit int, lun uint64) {
 		r := newRig(t, 64, 512)
 		res := r.lu.Execute(context.Background(), &Task{Nexus: r.nexus, LUN: lun, CDB: c, DataOut: out, DataInLimit: limit})

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -32,13 +33,13 @@ func (m *memReservations) Save(b []byte) error {
 
 // prRig is a logical unit with some initiators.
 type prRig struct {
-	t     *testing.T
+	t     testing.TB
 	lu    *LU
 	store *memStore
 	n     map[string]*Nexus
 }
 
-func newPRRig(t *testing.T, kept ReservationStore, names ...string) *prRig {
+func newPRRig(t testing.TB, kept ReservationStore, names ...string) *prRig {
 	t.Helper()
 	p := &prRig{t: t, store: newMemStore(64 * 512), n: map[string]*Nexus{}}
 	lu, err := NewLU(Config{ID: testVolume, BlockSizeBytes: 512, Store: p.store, TargetName: san.TargetName("unit1", testVolume),
@@ -297,4 +298,40 @@ func TestFullStatus(t *testing.T) {
 	p.ok("move", p.do("a", prOut(cdb.PROutRegisterAndMove, 0, len(list)), list))
 	p.conflict("the former holder", p.do("a", cdb.Read16(0, 1, false), nil))
 	p.ok("the new one", p.do("b", cdb.Read16(0, 1, false), nil))
+}
+
+// FuzzReservations has two initiators send PERSISTENT RESERVE OUT commands made of arbitrary bytes, one after
+// the other: nothing may panic, the table stays one that service actions lead to, and what is kept can be loaded.
+func FuzzReservations(f *testing.F) {
+	step := func(who, action byte, kind cdb.PRType, list []byte) []byte {
+		return append([]byte{who, action, byte(kind), byte(len(list))}, list...)
+	}
+	register := step(0, cdb.PROutRegister, 0, cdb.PROutList{ActionKey: 7, APTPL: true}.Encode())
+	f.Add(append(register, step(0, cdb.PROutReserve, cdb.PRExclusiveAccess, cdb.PROutList{Key: 7}.Encode())...))
+	f.Add(slices.Concat(register, step(1, cdb.PROutRegisterAndIgnore, 0, cdb.PROutList{ActionKey: 8, AllTargetPorts: true}.Encode()),
+		step(1, cdb.PROutPreempt, cdb.PRWriteExclusiveAllRegistrants, cdb.PROutList{Key: 8, ActionKey: 7}.Encode()),
+		step(1, cdb.PROutPreemptAndAbort, cdb.PRWriteExclusiveAllRegistrants, cdb.PROutList{Key: 8}.Encode())))
+	move := append(cdb.PROutList{Key: 7, ActionKey: 9}.Encode(), append([]byte{0x45, 0, 0, 44}, "iqn.2026-11.example:b,i,0x000000000001\x00\x00\x00\x00\x00\x00"...)...)
+	move[17], move[19], move[23] = 3, 3, byte(len(move)-24)
+	f.Add(slices.Concat(register, step(0, cdb.PROutReserve, cdb.PRWriteExclusive, cdb.PROutList{Key: 7}.Encode()), step(0, cdb.PROutRegisterAndMove, 0, move)))
+	f.Add(step(1, 31, 15, make([]byte, 255)))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		kept := &memReservations{}
+		p := newPRRig(t, kept, "a", "b")
+		for n := 0; len(in) >= 4 && n < 64; n++ {
+			who, list := "ab"[in[0]&1:][:1], in[4:min(len(in), 4+int(in[3]))]
+			res := p.do(who, prOut(in[1], cdb.PRType(in[2]), len(list)), list)
+			if res.Status != cdb.StatusGood && res.Status != cdb.StatusReservationConflict && res.Status != cdb.StatusCheckCondition {
+				t.Fatalf("status %02x", res.Status)
+			}
+			now := p.lu.reserved.now.Load()
+			if err := now.check(); err != nil {
+				t.Fatal(err)
+			}
+			in = in[4+len(list):]
+		}
+		if _, err := newReservations(kept); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -1,6 +1,9 @@
 package cdb
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+)
 
 // FuzzCDB runs every CDB decoder over arbitrary bytes: none may panic, and what
 // DecodeBlock accepts encodes to a CDB that means the same.
@@ -10,7 +13,7 @@ func FuzzCDB(f *testing.F) {
 		f.Add(c.Bytes())
 	}
 	for _, c := range []CDB{InquiryVPD(0x83, 255), ModeSense10(0x3f, 0xff, true, 512), ReportLUNs(16), Unmap(24),
-		ReportSupportedOpcode(1, 0x88, 0, true, 512), PersistentReserveOut(1, 3, 24), StartStopUnit(true, true, true), {0x7f}, {0xff}} {
+		ReportSupportedOpcode(1, 0x88, 0, true, 512), PersistentReserveOut(1, 3, 24), PersistentReserveOut(7, 0, 1<<32-1), PersistentReserveIn(3, 0xffff), StartStopUnit(true, true, true), {0x7f}, {0xff}} {
 		f.Add(c[:])
 	}
 	f.Fuzz(func(t *testing.T, c []byte) {
@@ -85,5 +88,45 @@ func FuzzParameterData(f *testing.F) {
 		_, _ = ParseCapacity16(b)
 		_, _ = ParseStandardInquiry(b)
 		_, _ = DecodePROutList(b)
+	})
+}
+
+// FuzzReservationLists runs the parsers of PERSISTENT RESERVE OUT's parameter lists over arbitrary
+// bytes: none may panic, and what they accept is written again as it was.
+func FuzzReservationLists(f *testing.F) {
+	f.Add(PROutList{Key: 1, ActionKey: 2, APTPL: true}.Encode())                                      // PREEMPT, REGISTER
+	f.Add(PROutList{Key: 1, ActionKey: 1<<64 - 1, SpecIPT: true, AllTargetPorts: true}.Encode()[:20]) // too short
+	move := PROutList{Key: 3, ActionKey: 4}.Encode()
+	move[17], move[19] = 3, 2
+	id := appendTransportID(nil, "iqn.2004-10.com.example:a,i,0x800102030405")
+	be.PutUint32(move[20:], uint32(len(id)))
+	f.Add(append(move, id...))
+	f.Add(append(bytes.Clone(move), id[:8]...)) // the length promises more
+	be.PutUint32(move[20:], 1<<32-1)
+	f.Add(append(bytes.Clone(move), id...))
+	be.PutUint32(move[20:], 0)
+	f.Add(move)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if l, err := DecodePROutList(b); err == nil {
+			if again, err := DecodePROutList(l.Encode()); err != nil || again != l {
+				t.Fatalf("%+v came back as %+v, %v", l, again, err)
+			}
+		}
+		l, err := DecodePRMoveList(b)
+		if err != nil {
+			return
+		}
+		if len(l.InitiatorPort) == 0 || len(l.InitiatorPort) > maxPortName || bytes.IndexByte([]byte(l.InitiatorPort), 0) >= 0 {
+			t.Fatalf("initiator port %q", l.InitiatorPort)
+		}
+		if got := b[prMoveHeader+4:][:len(l.InitiatorPort)]; string(got) != l.InitiatorPort {
+			t.Fatalf("initiator port %q, the list has %q", l.InitiatorPort, got)
+		}
+		again := append(bytes.Clone(b[:20]), 0, 0, 0, 0)
+		id := appendTransportID(nil, l.InitiatorPort)
+		be.PutUint32(again[20:], uint32(len(id)))
+		if back, err := DecodePRMoveList(append(again, id...)); err != nil || back != l {
+			t.Fatalf("%+v came back as %+v, %v", l, back, err)
+		}
 	})
 }

@@ -2,6 +2,7 @@ package pdu
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"reflect"
 	"strings"
@@ -106,6 +107,37 @@ func FuzzText(f *testing.F) {
 				t.Fatal("binary value over its bound")
 			}
 			ChooseCHAPAlgorithm(kv.Value, CHAPMD5)
+		}
+	})
+}
+
+// FuzzCHAP runs the readers of CHAP's values over arbitrary text: none may panic, what they accept
+// stays within its bound and is written again as it was, and no response verifies but the right one.
+func FuzzCHAP(f *testing.F) {
+	right := CHAPMD5.Response(7, "twelve bytes", []byte{1, 2, 3})
+	f.Add(FormatBinary(right), "5,7", byte(7))
+	f.Add("0b"+base64.StdEncoding.EncodeToString(right), "7", byte(7))
+	f.Add("0x"+strings.Repeat("f", 2*MaxCHAPBytes), "05,0x7", byte(0))
+	f.Add("0x"+strings.Repeat("0", 2*MaxCHAPBytes+2), strings.Repeat(",", 99), byte(1))
+	f.Add("0bAAA", "-5,+5,5.0,261", byte(1))
+	f.Add("0", "", byte(255))
+	f.Fuzz(func(t *testing.T, value, offer string, id byte) {
+		if b, err := ParseBinary(value, MaxCHAPBytes); err == nil {
+			if len(b) > MaxCHAPBytes {
+				t.Fatalf("%d bytes", len(b))
+			}
+			if again, err := ParseBinary(FormatBinary(b), MaxCHAPBytes); err != nil || !bytes.Equal(again, b) {
+				t.Fatalf("%x came back as %x, %v", b, again, err)
+			}
+			for _, a := range []CHAPAlgorithm{CHAPMD5, CHAPSHA256} {
+				want := a.Response(id, "twelve bytes", []byte{1, 2, 3})
+				if a.Verify(b, id, "twelve bytes", []byte{1, 2, 3}) != bytes.Equal(b, want) {
+					t.Fatalf("algorithm %d judges %x wrongly", a, b)
+				}
+			}
+		}
+		if a, ok := ChooseCHAPAlgorithm(offer, CHAPMD5, CHAPSHA256); ok && a.ChallengeBytes() == 0 {
+			t.Fatalf("chose %d of %q", a, offer)
 		}
 	})
 }
