@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sandbar-san/sandbar/dataplane/iscsi/meter"
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
 	"github.com/sandbar-san/sandbar/internal/pdu"
 	"github.com/sandbar-san/sandbar/san"
@@ -63,6 +64,8 @@ type Admission struct {
 	PortalGroup uint16
 	// LU is the logical unit behind the target, at LUN 0.
 	LU LogicalUnit
+	// Meter counts what the target's sessions do; nil counts for nobody.
+	Meter *meter.Target
 	// RedirectTo, when set, sends the initiator to another portal, "address:port", for now.
 	RedirectTo string
 }

@@ -1,6 +1,8 @@
 package iscsi
 
 import (
+	"time"
+
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
 	"github.com/sandbar-san/sandbar/internal/cdb"
 	"github.com/sandbar-san/sandbar/internal/pdu"
@@ -14,8 +16,9 @@ type command struct {
 	ctx      *taskContext
 	cdb      [16]byte
 	itt      uint32
-	expected uint32 // expected data transfer length of the write, or else of the read
-	readLen  uint32 // that of the read
+	began    time.Duration // on the meter's clock
+	expected uint32        // expected data transfer length of the write, or else of the read
+	readLen  uint32        // that of the read
 	write    bool
 	numbered bool // not immediate: it holds a place in the command window
 
@@ -125,6 +128,7 @@ func (s *session) newCommand(h *pdu.SCSICommand, ahs []byte) (*command, error) {
 		return nil, errKilled
 	}
 	s.tasks[c.itt] = c
+	c.began = s.meter.Begin()
 	if !c.numbered {
 		s.immediates++
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/sandbar-san/sandbar/dataplane/iscsi/meter"
 	"github.com/sandbar-san/sandbar/internal/pdu"
 )
 
@@ -128,6 +129,10 @@ func (srv *Server) enter(ctx context.Context, s, old *session, l *login) error {
 	srv.mu.Lock()
 	s.lu = was.LU
 	srv.mu.Unlock()
+	if again.Meter == nil {
+		again.Meter = meter.NewTarget()
+	}
+	s.meter = again.Meter.Open(meter.Peer{Initiator: l.initiator, Address: s.info.RemoteAddr, Host: was.Host, Since: s.info.Since})
 	s.nexus = was.LU.OpenNexus(fmt.Sprintf("%s,i,%s", l.initiator, l.first.ISID))
 	s.nexus.OnAbort(s.preempted)
 	return nil

@@ -24,7 +24,8 @@
 // vectored write. A command is answered and leaves the task set in one step under the
 // session's lock; so an abort finds it either unanswered, and then it never is, or gone.
 // Task management functions are answered when the last command that they affect has
-// been resolved.
+// been resolved. A command is counted by package meter where it enters the task set and where it is
+// answered or dropped from it.
 //
 // # Bounds
 //

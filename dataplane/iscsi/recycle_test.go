@@ -6,6 +6,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/sandbar-san/sandbar/dataplane/iscsi/meter"
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
 	"github.com/sandbar-san/sandbar/internal/pdu"
 )
@@ -122,6 +123,7 @@ func TestARefusedWriteEndsWithItsConnection(t *testing.T) {
 	_ = there.Close()
 	s := newSession(r.srv, here, bufio.NewReader(here), SessionInfo{})
 	s.lu, s.reader = r.lu, pdu.NewReader(s.in, 8192, 0)
+	s.meter = meter.NewTarget().Open(meter.Peer{})
 	h := &pdu.SCSICommand{Immediate: true, Final: true, Write: true, ExpectedLength: scsi.MaxTransferBytes + 1}
 	c, err := s.newCommand(h, nil)
 	if err != nil {

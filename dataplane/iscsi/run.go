@@ -249,6 +249,9 @@ func (s *session) conclude(c *command, r *scsi.Result) []*barrier {
 // told by announce when s.mu has been let go. s.mu is held.
 func (s *session) resolve(c *command) []*barrier {
 	delete(s.tasks, c.itt)
+	if c.aborted {
+		s.meter.Aborted()
+	}
 	s.unwait(c)
 	if !c.numbered {
 		s.immediates--
@@ -280,6 +283,7 @@ func (s *session) respond(c *command, r *scsi.Result) {
 	}
 	in := r.DataIn[:min(len(r.DataIn), int(c.readLen))]
 	over, under, residual := c.residual(r, len(in))
+	s.meter.Answered(c.began, c.cdb[0], r.Status, len(in)+int(c.got))
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
 	collapsed := len(in) > 0 && r.Status == cdb.StatusGood && !c.write

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sandbar-san/sandbar/dataplane/iscsi/meter"
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
 	"github.com/sandbar-san/sandbar/internal/pdu"
 )
@@ -44,6 +45,7 @@ type session struct {
 	params pdu.Params
 	lu     LogicalUnit
 	nexus  *scsi.Nexus
+	meter  *meter.Session // nil in a discovery session, which has no commands
 	out    *outQueue
 	in     *bufio.Reader
 	reader *pdu.Reader
@@ -162,6 +164,7 @@ func (s *session) finish() {
 	s.workerDone.Wait()
 	s.out.drop()
 	if s.nexus != nil {
+		s.meter.Close()
 		s.lu.CloseNexus(s.nexus)
 	}
 }
