@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
+	"github.com/sandbar-san/sandbar/controlplane/replica/tail"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -29,9 +30,13 @@ const (
 	deletionPage = 2048
 )
 
+// tailKey is where the store says that the log's newest part is kept outside it.
+const tailKey = "LogTail"
+
 // disk is the station's log, stable store and snapshots.
 type disk struct {
 	bolt   *raftboltdb.BoltStore
+	tail   *tail.Log
 	log    raft.LogStore
 	stable *guardedStable
 	snaps  raft.SnapshotStore
@@ -61,7 +66,9 @@ func openDisk(cfg *Config, failed *failure) (*disk, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the snapshots in %s: %w", cfg.Dir, err), bolt.Close())
 	}
-	var log raft.LogStore = bolt
+	d := &disk{bolt: bolt, snaps: snaps, writes: &writeClock{since: make(map[uint64]time.Time)}}
+	err = d.openTail(cfg, failed)
+	var log raft.LogStore = d.tail
 	if cfg.wrapLog != nil {
 		log = cfg.wrapLog(log)
 	}
@@ -69,19 +76,42 @@ func openDisk(cfg *Config, failed *failure) (*disk, error) {
 	if cfg.wrapStable != nil {
 		stable = cfg.wrapStable(stable)
 	}
-	d := &disk{bolt: bolt, snaps: snaps, writes: &writeClock{since: make(map[uint64]time.Time)}}
 	d.stable = &guardedStable{StableStore: stable, writes: d.writes, failed: failed}
-	d.log, err = raft.NewLogCache(logCacheEntries, &guardedLog{LogStore: log, writes: d.writes, failed: failed})
+	if err == nil {
+		d.log, err = raft.NewLogCache(logCacheEntries, &guardedLog{LogStore: log, writes: d.writes, failed: failed})
+	}
 	if err == nil {
 		err = d.checkContinuous(cfg.Dir)
 	}
 	if err != nil {
-		return nil, errors.Join(err, bolt.Close())
+		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
 }
 
-func (d *disk) close() error { return d.bolt.Close() }
+// openTail opens the log's newest part. The store knows whether there ever was one: without it the store
+// alone could be taken for the whole log.
+func (d *disk) openTail(cfg *Config, failed *failure) error {
+	has, err := d.bolt.GetUint64([]byte(tailKey))
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return fmt.Errorf("read the log in %s: %w", cfg.Dir, err)
+	}
+	store := &guardedLog{LogStore: d.bolt, writes: d.writes, failed: failed}
+	if d.tail, err = tail.Open(cfg.Dir, store, has == 0, cfg.noSync); err != nil {
+		return san.Errorf(san.KindInternal, "open the newest part of the log in %s: %w; if files are lost or damaged, remove this station's folder and let it join again", cfg.Dir, err)
+	}
+	if has == 0 {
+		return d.bolt.SetUint64([]byte(tailKey), 1)
+	}
+	return nil
+}
+
+func (d *disk) close() error {
+	if d.tail == nil {
+		return d.bolt.Close()
+	}
+	return errors.Join(d.tail.Close(), d.bolt.Close())
+}
 
 // checkContinuous refuses a folder whose log does not begin where a snapshot that is there ends: raft
 // would panic on the gap, or worse, take the older snapshot for the present.
