@@ -88,6 +88,7 @@ func run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	fmt.Fprintln(os.Stderr, "both volumes are written")
 	var found []outcome
 	for _, w := range workloads() {
 		if !o.only.MatchString(w.name()) {

@@ -26,6 +26,7 @@ const (
 	host      = "client"
 	// controlSocket and the control port make the path at which tgtd takes orders.
 	controlSocket = "/var/run/tgtd/socket."
+	maxControl    = 1<<15 - 1
 	// startLimit bounds how long tgtd may take to answer its control port.
 	startLimit = 20 * time.Second
 )
@@ -85,9 +86,9 @@ func startPeer(ctx context.Context, dir string, sizeBytes int64) (_ *target, err
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	_, port, _ := strings.Cut(portal, ":")
-	// The control port is a number of its own space; the portal's is as good as any and free.
-	cmd := exec.Command("tgtd", "-f", "-C", port, "--iscsi", "portal="+portal)
+	// The control port is a number of its own space, of 15 bits.
+	control := strconv.Itoa(os.Getpid()%maxControl + 1)
+	cmd := exec.Command("tgtd", "-f", "-C", control, "--iscsi", "portal="+portal)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -95,12 +96,12 @@ func startPeer(ctx context.Context, dir string, sizeBytes int64) (_ *target, err
 	}
 	stop := func() error {
 		killed := cmd.Process.Kill()
-		_ = cmd.Wait()                                // it was killed
-		_ = os.Remove(controlSocket + port)           // may not be there yet
-		_ = os.Remove(controlSocket + port + ".lock") // the same
+		_ = cmd.Wait()                                   // it was killed
+		_ = os.Remove(controlSocket + control)           // may not be there yet
+		_ = os.Remove(controlSocket + control + ".lock") // the same
 		return killed
 	}
-	if err := configurePeer(ctx, port, file); err != nil {
+	if err := configurePeer(ctx, control, file); err != nil {
 		text, _ := os.ReadFile(log.Name()) // best effort: err says what is wrong
 		return nil, errors.Join(err, stop(), fmt.Errorf("tgtd said: %s", text))
 	}
