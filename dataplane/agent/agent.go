@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// workers is how many volumes are worked on at a time.
+	// workers is how many volumes are worked on at a time. Those whose work waits for a host's commands to end
+	// are not among them: what one host holds up is its own volume. There is at most one such wait a volume.
 	workers = 8
 	// tick is how often what waits for its time is looked at.
 	tick = 200 * time.Millisecond
@@ -69,10 +70,11 @@ type Agent struct {
 	store *store
 
 	mu      sync.Mutex
-	work    *sync.Cond // queue or stopped changed
+	work    *sync.Cond // queue, active or stopped changed
 	book    book
 	entries map[san.VolumeID]*entry
 	queue   []san.VolumeID
+	active  int // volumes that are worked on, but for those whose work waits
 	stopped bool
 }
 
@@ -174,7 +176,7 @@ func (a *Agent) enqueue(id san.VolumeID) {
 	case !e.queued:
 		e.queued = true
 		a.queue = append(a.queue, id)
-		a.work.Signal()
+		a.work.Broadcast()
 	}
 }
 
@@ -188,23 +190,22 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.work.Broadcast()
 	})
 	defer stop()
-	for range workers {
+	g.Go(func() error { a.keepHouse(ctx); return nil })
+	for id, ok := a.next(); ok; id, ok = a.next() {
 		g.Go(func() error {
-			for id, ok := a.next(); ok; id, ok = a.next() {
-				a.serve(ctx, id)
-			}
+			defer a.pause()
+			a.serve(ctx, id)
 			return nil
 		})
 	}
-	g.Go(func() error { a.keepHouse(ctx); return nil })
 	return g.Wait()
 }
 
-// next waits for a volume to work on; false when the agent stops.
+// next waits for a volume to work on, and for a worker to be free; false when the agent stops.
 func (a *Agent) next() (san.VolumeID, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.queue) == 0 && !a.stopped {
+	for (len(a.queue) == 0 || a.active >= workers) && !a.stopped {
 		a.work.Wait()
 	}
 	if a.stopped {
@@ -214,7 +215,25 @@ func (a *Agent) next() (san.VolumeID, bool) {
 	a.queue = a.queue[1:]
 	e := a.entries[id]
 	e.queued, e.running = false, true
+	a.active++
 	return id, true
+}
+
+// pause gives the caller's place among the workers up, resume waits for one.
+func (a *Agent) pause() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.active--
+	a.work.Broadcast()
+}
+
+func (a *Agent) resume() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.active >= workers && !a.stopped {
+		a.work.Wait()
+	}
+	a.active++
 }
 
 // keepHouse sees to retries and to the floor.

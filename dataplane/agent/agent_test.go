@@ -318,3 +318,38 @@ func TestADamagedRecordLetsNobodyIn(t *testing.T) {
 		w.wantIn(v, "a", true)
 	})
 }
+
+// Commands that hang hold up their own volume alone, however many volumes that are; and what waits for a worker
+// when the agent stops ends too.
+func TestOtherVolumesDoNotWaitForAHostThatHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const stuck = 3 * workers
+		var give, take []any
+		for n := range stuck {
+			v := vol(n)
+			w.hang[v] = true
+			give = append(give, replica(9, v), assign(9, v, "a", 1))
+			take = append(take, release(11, v, "a", 2))
+		}
+		w.tell(full(10, give...))
+		w.tell(change(11, take...))
+		if w.hanging != stuck {
+			t.Errorf("%d of %d volumes wait for their commands", w.hanging, stuck)
+		}
+		began, other := time.Now(), vol(stuck)
+		w.tell(change(12, replica(12, other), assign(12, other, "b", 1)))
+		w.want(granted, other, "b", 1)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it waited for %v", took)
+		}
+		time.Sleep(closeWait) // they are given up, and tried again
+		w.mu.Lock()
+		clear(w.hang)
+		w.mu.Unlock()
+		time.Sleep(closeWait + backoffMax)
+		synctest.Wait()
+		for n := range stuck {
+			w.want(released, vol(n), "a", 2)
+		}
+	})
+}

@@ -81,7 +81,11 @@ func (a *Agent) delete(ctx context.Context, s situation) error {
 	return nil
 }
 
+// closeSessions waits, a bounded time, for commands that may hang as long as their host likes, and other volumes
+// don't wait with it.
 func (a *Agent) closeSessions(ctx context.Context, v san.VolumeID, h san.HostID, covers *Grant) error {
+	a.pause()
+	defer a.resume()
 	ctx, cancel := context.WithTimeout(ctx, closeWait)
 	defer cancel()
 	return a.cfg.Gate.Close(ctx, v, h, covers)

@@ -50,12 +50,14 @@ type world struct {
 	reports  []*pb.Report
 	creates  int
 	deletes  int
-	fail     map[string]error // by the name of the method
+	fail     map[string]error      // by the name of the method
+	hang     map[san.VolumeID]bool // whose sessions' commands don't end
+	hanging  int                   // calls of Close that wait for such a command
 }
 
 func newWorld(t *testing.T) *world {
 	p := disktest.NewPower()
-	return &world{t: t, power: p, dir: p.NewDir("access"), replicas: map[san.VolumeID]bool{}, fail: map[string]error{}}
+	return &world{t: t, power: p, dir: p.NewDir("access"), replicas: map[san.VolumeID]bool{}, fail: map[string]error{}, hang: map[san.VolumeID]bool{}}
 }
 
 // start opens and runs the agent; call it within a bubble.
@@ -163,9 +165,17 @@ func (w *world) Hide(v san.VolumeID, h san.HostID) {
 	delete(w.shown, nexus{v, h})
 }
 
-func (w *world) Close(_ context.Context, v san.VolumeID, h san.HostID, covers *Grant) error {
+func (w *world) Close(ctx context.Context, v san.VolumeID, h san.HostID, covers *Grant) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.hang[v] {
+		w.hanging++
+		w.mu.Unlock()
+		<-ctx.Done()
+		w.mu.Lock()
+		w.hanging--
+		return ctx.Err()
+	}
 	if err := w.fail["Close"]; err != nil {
 		return err
 	}
