@@ -137,7 +137,7 @@ func (s *Station) startGossip() error {
 		Join:   s.gossipJoin,
 		Logger: s.log,
 	})
-	return san.Wrap("gossip-listen", err)
+	return err
 }
 
 // gossipJoin are candidates to join the gossip at: what enrolment told and what the tables say.

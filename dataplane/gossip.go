@@ -17,7 +17,10 @@ const (
 
 // startGossip makes the unit a member of its cluster's gossip. Who calls it calls Run on what it returns.
 func (u *unit) startGossip() (*gossip.Member, error) {
-	key, err := u.member.store.Secret(enrol.GossipKey)
+	key, err := u.member.Secret(enrol.GossipKey)
+	if err == nil {
+		err = u.gossipPort.Release()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -26,13 +29,13 @@ func (u *unit) startGossip() (*gossip.Member, error) {
 		timing = gossip.Fast()
 	}
 	return gossip.Start(gossip.Config{
-		Name: gossip.Name(san.RoleUnit, string(u.cfg.ID)), Cluster: u.member.cluster(), Key: key,
+		Name: gossip.Name(san.RoleUnit, string(u.cfg.ID)), Cluster: u.member.Cluster(), Key: key,
 		Bind: u.cfg.GossipListen, Advertise: u.cfg.GossipAdvertise, Timing: timing,
 		Tags: map[string]string{
 			tagAPI: u.cfg.APIAdvertise, tagPortal: u.cfg.PortalAdvertise, tagVersion: u.cfg.Version,
 			gossip.IncarnationTag: strconv.FormatUint(uint64(u.state.Incarnation), 10),
 		},
-		Join: u.member.gossip, LeaveAtEnd: true, SnapshotPath: u.dir.Path("gossip.snapshot"),
+		Join: u.member.Gossip, LeaveAtEnd: true, SnapshotPath: u.dir.Path("gossip.snapshot"),
 		Logger: u.log.With("part", "gossip"),
 	})
 }

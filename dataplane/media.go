@@ -3,112 +3,138 @@ package dataplane
 import (
 	"errors"
 	"io/fs"
-	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/sandbar-san/sandbar/dataplane/disk"
 	"github.com/sandbar-san/sandbar/dataplane/extent"
-	"github.com/sandbar-san/sandbar/internal/datadir"
 	"github.com/sandbar-san/sandbar/san"
 )
 
-const stateFile = "unit.json"
-
-// state is what a unit remembers of itself.
-type state struct {
-	Unit        san.UnitID              `json:"unit"`
-	Incarnation san.Incarnation         `json:"incarnation"`
-	Media       map[string]san.MediumID `json:"media"` // by path
+// claim is a medium's file that is open and locked, while it is nobody's medium yet.
+type claim struct {
+	path  string
+	known san.MediumID // what it was at the last start
+	file  disk.File    // nil once a medium has it
 }
 
-// beginIncarnation counts this start, on disk, before anything else happens in it.
-func beginIncarnation(dir *datadir.Dir, unit san.UnitID) (*state, error) {
-	st := &state{}
-	if _, err := dir.ReadJSON(stateFile, st); err != nil {
-		return nil, err
+// claimMedia opens and locks the media's files. Of a unit that is in no cluster yet it looks at what is on them, too:
+// what can't be its medium is to be found out before the stations have heard of it.
+func (u *unit) claimMedia() error {
+	u.opened(func() error {
+		var errs []error
+		for _, c := range u.claims {
+			if c.file != nil {
+				errs = append(errs, c.file.Close())
+			}
+		}
+		return errors.Join(errs...)
+	})
+	for _, path := range u.cfg.Media {
+		c := &claim{path: path, known: u.state.Media[path]}
+		if err := u.openFile(c); err != nil {
+			return err
+		}
+		u.claims = append(u.claims, c)
+		if u.member.Enrolled() {
+			continue
+		}
+		if err := u.checkNew(c.file); err != nil {
+			return err
+		}
 	}
-	if st.Unit != "" && st.Unit != unit {
-		return nil, san.Errorf(san.KindConflict, "data folder %s is unit %s's, not %s's; set 'id' or 'data' right", dir.Path(""), st.Unit, unit)
-	}
-	st.Unit = unit
-	st.Incarnation++
-	if st.Media == nil {
-		st.Media = map[string]san.MediumID{}
-	}
-	return st, dir.WriteJSON(stateFile, st)
+	return nil
 }
 
-// mediaOpener opens a unit's media.
-type mediaOpener struct {
-	cfg     *Config
-	cluster san.ClusterID
-	dir     *datadir.Dir
-	state   *state
-	log     *slog.Logger
+func (u *unit) openFile(c *claim) error {
+	// What was a medium once is never made anew: if it is not there, its disk is not mounted.
+	f, err := disk.Open(c.path, disk.OpenOptions{Create: c.known == "" && u.cfg.MediumSizeBytes > 0, SizeBytes: u.cfg.MediumSizeBytes})
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.known != "":
+		return san.Errorf(san.KindNotFound, "medium %s (%s) is not there any more; bring it back, or take it off 'media' to start without it: %w", c.path, c.known, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return san.Errorf(san.KindNotFound, "medium %s is not there; correct the path, or set 'medium-size' to have the file made: %w", c.path, err)
+	case err != nil:
+		return err
+	}
+	c.file = f
+	return nil
 }
 
-// open opens all media, or none.
-func (o *mediaOpener) open() (media []*extent.Medium, err error) {
+// checkNew reports whether f can become a medium of a unit that is in no cluster yet. It changes nothing.
+func (u *unit) checkNew(f disk.File) error {
+	formatted, err := extent.Check(f, extent.Expect{})
+	if err != nil || !formatted {
+		return err
+	}
+	sb, err := extent.Inspect(f)
+	if err != nil {
+		return err
+	}
+	return san.Errorf(san.KindConflict, "medium %s belongs to unit %s in cluster %s already, and data folder %s is in no cluster yet; bring that unit's data folder back, or give this unit a medium of its own: %w",
+		f.Name(), sb.Unit, sb.Cluster, u.cfg.Data, extent.ErrForeign)
+}
+
+// openMedia makes media of all claims, or of none.
+func (u *unit) openMedia() (media []*extent.Medium, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeMedia(media))
 			media = nil
 		}
 	}()
-	for _, path := range o.cfg.Media {
-		m, err := o.openOne(path)
+	changed := false
+	for _, c := range u.claims {
+		m, err := u.take(c)
 		if err != nil {
 			return media, err
 		}
+		if m == nil {
+			continue
+		}
+		c.file = nil
 		media = append(media, m)
 		for _, note := range m.Notes() {
-			o.log.Warn("medium", "path", path, "note", note)
+			u.log.Warn("medium", "path", c.path, "note", note)
 		}
-		o.state.Media[path] = m.ID()
+		if u.state.Media[c.path] != m.ID() {
+			u.state.Media[c.path], changed = m.ID(), true
+		}
 	}
-	return media, o.dir.WriteJSON(stateFile, o.state)
+	if len(media) == 0 {
+		return nil, san.Errorf(san.KindNoSpace, "unit %s has no medium but new ones, and can't keep note of them; make room in data folder %s", u.cfg.ID, u.cfg.Data)
+	}
+	if changed {
+		u.keepState()
+	}
+	return media, nil
 }
 
-// openOne opens one medium, and formats one that is new.
-func (o *mediaOpener) openOne(path string) (*extent.Medium, error) {
-	known := o.state.Media[path]
-	// What was a medium once is never made anew: if it is not there, its disk is not mounted.
-	f, err := disk.Open(path, disk.OpenOptions{Create: known == "" && o.cfg.MediumSizeBytes > 0, SizeBytes: o.cfg.MediumSizeBytes})
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && known != "":
-		return nil, san.Errorf(san.KindNotFound, "medium %s (%s) is not there any more; bring it back, or take it off 'media' to start without it: %w", path, known, err)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, san.Errorf(san.KindNotFound, "medium %s is not there; correct the path, or set 'medium-size' to have the file made: %w", path, err)
-	case err != nil:
-		return nil, err
-	}
-	m, err := o.take(f, known)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return m, nil
-}
-
-func (o *mediaOpener) take(f disk.File, known san.MediumID) (*extent.Medium, error) {
-	want := extent.Expect{Cluster: o.cluster, Unit: o.cfg.ID, Medium: known}
-	m, err := extent.Open(f, want)
+// take opens a medium, and formats one that is new. Without a note of it, which can't be kept now, a new one could be
+// taken for a blank one later: it is left out, and nil returned.
+func (u *unit) take(c *claim) (*extent.Medium, error) {
+	want := extent.Expect{Cluster: u.member.Cluster(), Unit: u.cfg.ID, Medium: c.known}
+	m, err := extent.Open(c.file, want)
 	if errors.Is(err, extent.ErrNotFormatted) {
-		if known != "" {
-			return nil, san.Errorf(san.KindConflict, "medium %s was %s and is blank now; bring that medium back, or give the new one a path of its own: %w", f.Name(), known, err)
+		if c.known != "" {
+			return nil, san.Errorf(san.KindConflict, "medium %s was %s and is blank now; bring that medium back, or give the new one a path of its own: %w", c.path, c.known, err)
 		}
-		p := extent.Params{Medium: san.MediumID(uuid.NewString()), Cluster: o.cluster, Unit: o.cfg.ID, Incarnation: o.state.Incarnation, Created: time.Now()}
-		if err := extent.Format(f, p); err != nil {
+		if !u.kept {
+			u.log.Error("a new medium is left out until the unit is started again with room in its data folder", "alarm", "data folder", "path", c.path)
+			return nil, nil
+		}
+		p := extent.Params{Medium: san.MediumID(uuid.NewString()), Cluster: u.member.Cluster(), Unit: u.cfg.ID, Incarnation: u.state.Incarnation, Created: time.Now()}
+		if err := extent.Format(c.file, p); err != nil {
 			return nil, err
 		}
-		o.log.Info("medium formatted", "path", f.Name(), "medium", p.Medium)
-		m, err = extent.Open(f, want)
+		u.log.Info("medium formatted", "path", c.path, "medium", p.Medium)
+		m, err = extent.Open(c.file, want)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return m, m.SetIncarnation(o.state.Incarnation)
+	return m, m.SetIncarnation(u.state.Incarnation)
 }
 
 func closeMedia(media []*extent.Medium) error {

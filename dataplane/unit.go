@@ -5,12 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"syscall"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/dataplane/agent"
 	"github.com/sandbar-san/sandbar/dataplane/disk"
 	"github.com/sandbar-san/sandbar/dataplane/extent"
@@ -18,6 +17,8 @@ import (
 	"github.com/sandbar-san/sandbar/dataplane/volume"
 	"github.com/sandbar-san/sandbar/internal/agentlink"
 	"github.com/sandbar-san/sandbar/internal/datadir"
+	"github.com/sandbar-san/sandbar/internal/enrol"
+	"github.com/sandbar-san/sandbar/internal/gossip"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -29,25 +30,37 @@ type unit struct {
 	cfg     Config
 	log     *slog.Logger
 	dir     *datadir.Dir
-	member  *membership
+	member  *enrol.Member
+	states  stateDir // dir, or what a test puts in its place
 	state   *state
+	kept    bool // state is on disk
+	claims  []*claim
 	volumes *volume.Manager
 	server  *iscsi.Server
 	agent   *agent.Agent
 	outbox  *agentlink.Outbox
 	portal  net.Listener
-	api     net.Listener
+
+	api        net.Listener // nil once probes are answered there
+	apiAddress string       // where it listens
+	gossipPort *gossip.Reservation
+
 	closers []func() error // last opened, first closed
 }
 
 // Run runs a unit until ctx ends or it can't go on. It returns after all that it started
 // has stopped and what was written is stable. With ctx it stops in order: goodbye to the stations, then
 // the hosts are told and their commands in flight awaited, then the media are closed.
-func Run(ctx context.Context, cfg Config) (err error) {
+func Run(ctx context.Context, cfg Config) error {
+	return run(ctx, cfg, nil)
+}
+
+// run is Run with the unit's own state in states; nil: in the data folder.
+func run(ctx context.Context, cfg Config, states stateDir) (err error) {
 	if err := cfg.check(); err != nil {
 		return err
 	}
-	u := &unit{cfg: cfg, log: cfg.Log, outbox: agentlink.NewOutbox()}
+	u := &unit{cfg: cfg, log: cfg.Log, states: states, outbox: agentlink.NewOutbox()}
 	defer func() { err = errors.Join(err, u.close()) }()
 	if err := u.open(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -55,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 		return err
 	}
-	u.log.Info("unit runs", "unit", cfg.ID, "cluster", u.member.cluster(), "incarnation", u.state.Incarnation, "portal", u.cfg.PortalAdvertise)
+	u.log.Info("unit runs", "unit", cfg.ID, "cluster", u.member.Cluster(), "incarnation", u.state.Incarnation, "portal", u.cfg.PortalAdvertise)
 	err = u.run(ctx)
 	u.log.Info("unit stops", "unit", cfg.ID, "err", err)
 	return err
@@ -71,7 +84,8 @@ func (u *unit) close() error {
 	return errors.Join(errs...)
 }
 
-// open takes all that the unit needs and lets in whom it let in before.
+// open takes all that the unit needs and lets in whom it let in before. A unit that is new to the cluster enrols once
+// it has its ports and media: what is wrong with those leaves nothing behind at the stations.
 func (u *unit) open(ctx context.Context) error {
 	dir, err := datadir.Open(u.cfg.Data)
 	if err != nil {
@@ -79,55 +93,36 @@ func (u *unit) open(ctx context.Context) error {
 	}
 	u.dir = dir
 	u.opened(dir.Close)
-	if u.member, err = joinCluster(ctx, &u.cfg, dir); err != nil {
+	if u.states == nil {
+		u.states = dir
+	}
+	u.member, err = enrol.Find(enrol.Part{
+		Dir: dir, Role: san.RoleUnit, ID: string(u.cfg.ID), Endpoints: u.cfg.Join, Token: u.cfg.JoinToken, Log: u.log,
+	})
+	if err != nil {
+		return err
+	}
+	if u.state, err = readState(u.states, u.cfg.ID); err != nil {
 		return err
 	}
 	if err := u.listen(ctx); err != nil {
 		return err
 	}
-	if u.state, err = beginIncarnation(dir, u.cfg.ID); err != nil {
+	if err := u.claimMedia(); err != nil {
 		return err
 	}
+	if err := u.member.Enrol(ctx); err != nil {
+		return err
+	}
+	u.begin()
 	if err := u.openVolumes(); err != nil {
 		return err
 	}
 	return u.openService()
 }
 
-// listen takes the unit's ports; from the kernel's own choice on, what is advertised is known.
-func (u *unit) listen(ctx context.Context) error {
-	for _, l := range []struct {
-		key, addr string
-		advertise *string
-		listener  *net.Listener
-	}{
-		{"portal-listen", u.cfg.PortalListen, &u.cfg.PortalAdvertise, &u.portal},
-		{"api-listen", u.cfg.APIListen, &u.cfg.APIAdvertise, &u.api},
-	} {
-		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", l.addr)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return san.Errorf(san.KindConflict, "address %s (%s) is in use by another process; stop that one, or set %s to another address", l.addr, l.key, l.key)
-		}
-		if err != nil {
-			return san.Errorf(san.KindInvalid, "can't listen at %s (%s): %w", l.addr, l.key, err)
-		}
-		u.opened(func() error {
-			if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
-				return err
-			}
-			return nil // its server did so already
-		})
-		*l.listener = ln
-		if *l.advertise == "" {
-			*l.advertise = ln.Addr().String()
-		}
-	}
-	return nil
-}
-
 func (u *unit) openVolumes() error {
-	opener := &mediaOpener{cfg: &u.cfg, cluster: u.member.cluster(), dir: u.dir, state: u.state, log: u.log}
-	media, err := opener.open()
+	media, err := u.openMedia()
 	if err != nil {
 		return err
 	}
@@ -175,47 +170,37 @@ func (u *unit) openService() error {
 	return err
 }
 
-// run serves until ctx ends or a part fails, then stops in order: the stations first hear that the unit
-// goes, then the rest ends.
+// run serves until ctx ends or the block service fails, then stops in order: the stations first hear that the unit
+// goes, then the rest ends. What hosts don't need, the control path, does not end the unit when it fails.
 func (u *unit) run(ctx context.Context) error {
-	member, err := u.startGossip()
-	if err != nil {
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	g.Go(func() error {
-		defer stop()
-		return u.link(ctx)
-	})
 	g.Go(func() error { return u.server.Serve(serving, u.portal) })
 	g.Go(func() error { return u.agent.Run(serving) })
-	g.Go(func() error { return u.member.renew(serving) })
+	g.Go(func() error { return u.member.Renew(serving) })
 	g.Go(func() error {
-		p := &prober{unit: u.cfg.ID, incarnation: u.state.Incarnation}
-		return serveProbes(serving, u.api, u.member.identity, p, u.log)
+		defer stop()
+		u.control(ctx, serving, stop)
+		return nil
 	})
-	g.Go(func() error { return member.Run(serving) })
-	err = g.Wait()
+	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
 }
 
-// link holds the stream to the stations.
-func (u *unit) link(ctx context.Context) error {
-	return agentlink.Run(ctx, agentlink.Config{
-		Identity: u.member.identity, Endpoints: u.member.endpoints(),
-		Hello: func() *pb.Hello {
-			return &pb.Hello{Incarnation: uint64(u.state.Incarnation), Version: u.cfg.Version, Portal: u.cfg.PortalAdvertise, ApiAddress: u.cfg.APIAdvertise}
-		},
-		OnWelcome:   u.member.welcomed,
-		StorageInfo: func() *pb.StorageInfo { return storageInfo(u.volumes.StorageInfo()) },
-		OnDesired:   u.agent.Apply,
-		Reports:     u.outbox,
-		Reason:      "shutdown",
-		Log:         u.log.With("part", "link"),
-	})
+// control holds the unit's place in the cluster until ctx ends and goodbye has been said, and then stops the rest. What
+// tells others the number of this start waits until that is stable.
+func (u *unit) control(ctx, serving context.Context, stop func()) {
+	if !u.awaitKept(ctx) {
+		return
+	}
+	var hints sync.WaitGroup
+	hints.Go(func() { u.keepUp(serving, "probes", u.probes) })
+	hints.Go(func() { u.keepUp(serving, "gossip", u.gossip) })
+	u.keepUp(ctx, "stream to the stations", u.link)
+	stop()
+	hints.Wait()
 }

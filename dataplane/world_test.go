@@ -33,6 +33,7 @@ type world struct {
 	t       *testing.T
 	station *station
 	cfg     dataplane.Config
+	states  *fullFolder // in place of the data folder's files, if not nil
 	stop    context.CancelFunc
 	done    chan error
 }
@@ -71,13 +72,17 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// start starts the unit and returns once it serves iSCSI.
+// start starts the unit and returns once it has its iSCSI port; logins wait there until it serves.
 func (w *world) start() {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop, w.done = cancel, make(chan error, 1)
 	done := w.done
-	go func() { done <- dataplane.Run(ctx, w.cfg) }()
+	run := dataplane.Run
+	if states := w.states; states != nil {
+		run = func(ctx context.Context, cfg dataplane.Config) error { return dataplane.RunWithState(ctx, cfg, states) }
+	}
+	go func() { done <- run(ctx, w.cfg) }()
 	w.t.Cleanup(func() { cancel() })
 	limit := time.After(patience)
 	for {

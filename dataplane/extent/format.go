@@ -59,6 +59,27 @@ func Format(f disk.File, p Params) error {
 	return writeFormat(f, sb)
 }
 
+// Check reads what is on f and reports, without changing anything, whether it can be of use: Open would take it as
+// want says, or, if it is not formatted, Format could. formatted says which.
+func Check(f disk.File, want Expect) (formatted bool, err error) {
+	_, err = Inspect(f)
+	if errors.Is(err, ErrNotFormatted) {
+		if _, _, err = layout(f.SizeBytes(), san.ExtentSizeBytes); err != nil {
+			return false, san.Wrap("format "+f.Name(), err)
+		}
+		return false, checkUnused(f)
+	}
+	if err != nil {
+		return false, err
+	}
+	m, err := read(f, want)
+	if err != nil {
+		return false, err
+	}
+	_, err = m.readOwners()
+	return err == nil, err
+}
+
 // checkUnused refuses a medium on which there is anything that somebody could miss.
 func checkUnused(f disk.File) error {
 	c, err := readSuper(f)

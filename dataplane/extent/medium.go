@@ -56,6 +56,18 @@ func Open(f disk.File, want Expect) (*Medium, error) {
 	if err := f.Datasync(); err != nil {
 		return nil, err
 	}
+	m, err := read(f, want)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.load(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// read reads the superblock of the medium that want says; who owns what is not read yet.
+func read(f disk.File, want Expect) (*Medium, error) {
 	super, err := readSuper(f)
 	if err != nil {
 		return nil, err
@@ -69,9 +81,6 @@ func Open(f disk.File, want Expect) (*Medium, error) {
 	}
 	m := &Medium{f: f, name: f.Name(), sb: sb, super: super, incarnation: sb.Incarnation, busy: map[uuid.UUID]bool{}, reserved: map[uint32]bool{}}
 	m.syncer.do = f.Datasync
-	if err := m.load(); err != nil {
-		return nil, err
-	}
 	return m, nil
 }
 
@@ -91,25 +100,28 @@ func checkOwner(name string, sb Superblock, want Expect) error {
 
 // load reads the table and repairs copies that are damaged or behind.
 func (m *Medium) load() error {
-	t, err := newTable(m.sb)
+	stale, err := m.readOwners()
 	if err != nil {
-		return err
-	}
-	m.table = t
-	stale, err := m.readTable()
-	if err == nil {
-		m.volumes, err = t.volumes()
-	}
-	if err != nil {
-		if errors.Is(err, disk.ErrDamaged) || errors.Is(err, disk.ErrBlank) {
-			return san.Errorf(san.KindInternal, "medium %s: %v; take it out of the unit so that its volumes are rebuilt from their other copies, or restore it from a backup: %w", m.name, err, disk.ErrDamaged)
-		}
 		return err
 	}
 	for _, extents := range m.volumes {
 		m.used += uint32(len(extents))
 	}
 	return m.repair(stale)
+}
+
+// readOwners reads the table, and returns the numbers of the pages of which a copy is damaged or behind.
+func (m *Medium) readOwners() (stale []uint32, err error) {
+	if m.table, err = newTable(m.sb); err != nil {
+		return nil, err
+	}
+	if stale, err = m.readTable(); err == nil {
+		m.volumes, err = m.table.volumes()
+	}
+	if errors.Is(err, disk.ErrDamaged) || errors.Is(err, disk.ErrBlank) {
+		err = san.Errorf(san.KindInternal, "medium %s: %v; take it out of the unit so that its volumes are rebuilt from their other copies, or restore it from a backup: %w", m.name, err, disk.ErrDamaged)
+	}
+	return stale, err
 }
 
 // readTable reads both copies of every page, in batches, and returns the numbers of the

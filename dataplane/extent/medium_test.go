@@ -1,6 +1,7 @@
 package extent_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -112,6 +113,49 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		if _, err := extent.Open(c.f, c.want); !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %v and %q", what, err, c.is, c.says)
+		}
+	}
+}
+
+// Check tells of a medium what Open or Format would, and changes nothing on it, not even what Open would repair.
+func TestCheckChangesNothing(t *testing.T) {
+	mixed, damaged, lost := formatted(t), formatted(t), formatted(t)
+	spoil(t, mixed, secondSuperblock)
+	spoil(t, damaged, 0)
+	spoil(t, damaged, secondSuperblock)
+	for _, slot := range []int64{tableAt, tableAt + 3*4096} {
+		spoil(t, lost, slot+100)
+	}
+	foreign := openFile(t, disktest.NewPower().NewDisk("foreign", 8<<20))
+	spoil(t, foreign, 70_000)
+	for what, c := range map[string]struct {
+		f         disk.File
+		want      extent.Expect
+		formatted bool
+		well      bool
+		kind      san.Kind
+		is        error
+	}{
+		"blank":               {f: openFile(t, disktest.NewPower().NewDisk("blank", 8<<20)), well: true},
+		"formatted":           {f: formatted(t), formatted: true, well: true},
+		"one copy is damaged": {f: mixed, formatted: true, well: true},
+		"both are":            {f: damaged, kind: san.KindInternal, is: disk.ErrDamaged},
+		"the table is":        {f: lost, kind: san.KindInternal, is: disk.ErrDamaged},
+		"another unit's":      {f: formatted(t), want: extent.Expect{Unit: "other"}, kind: san.KindConflict, is: extent.ErrForeign},
+		"foreign data":        {f: foreign, kind: san.KindConflict, is: extent.ErrForeign},
+		"too small":           {f: openFile(t, disktest.NewPower().NewDisk("small", 2<<20)), kind: san.KindInvalid},
+	} {
+		before := make([]byte, 2<<20)
+		if _, err := c.f.ReadAt(before, 0); err != nil {
+			t.Fatal(err)
+		}
+		formatted, err := extent.Check(c.f, c.want)
+		if formatted != c.formatted || (err == nil) != c.well || err != nil && san.KindOf(err) != c.kind || c.is != nil && !errors.Is(err, c.is) {
+			t.Errorf("%s: formatted %v, %v (%v)", what, formatted, err, san.KindOf(err))
+		}
+		after := make([]byte, len(before))
+		if _, err := c.f.ReadAt(after, 0); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("%s: looking at it changed it (%v)", what, err)
 		}
 	}
 }

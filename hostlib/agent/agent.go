@@ -14,6 +14,7 @@ import (
 	"github.com/sandbar-san/sandbar/hostlib/internal/state"
 	"github.com/sandbar-san/sandbar/internal/agentlink"
 	"github.com/sandbar-san/sandbar/internal/datadir"
+	"github.com/sandbar-san/sandbar/internal/enrol"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -28,7 +29,7 @@ const (
 type agent struct {
 	cfg         Config
 	dir         *datadir.Dir
-	member      *membership
+	member      *enrol.Member
 	incarnation san.Incarnation
 	outbox      *agentlink.Outbox
 
@@ -56,10 +57,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 		return err
 	}
-	cfg.Log.Info("host agent runs", "host", cfg.ID, "cluster", a.member.identity.Self().Cluster, "incarnation", a.incarnation,
-		"initiators", a.member.initiators(), "assignments", len(a.kept.Assignments))
+	cfg.Log.Info("host agent runs", "host", cfg.ID, "cluster", a.member.Cluster(), "incarnation", a.incarnation,
+		"initiators", a.member.Initiators(), "assignments", len(a.kept.Assignments))
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.member.renew(gctx) })
+	g.Go(func() error { return a.member.Renew(gctx) })
 	g.Go(func() error { return a.writeLater(gctx) })
 	g.Go(func() error { return agentlink.Run(gctx, a.link()) })
 	return g.Wait()
@@ -76,14 +77,14 @@ func (a *agent) open(ctx context.Context) (err error) {
 		return san.Errorf(san.KindConflict, "%s is of host %s, not %s; use that host's data folder", a.dir.Path(state.FileName), a.kept.Host, a.cfg.ID)
 	}
 	a.kept.Host = a.cfg.ID
-	a.incarnation, err = a.member.begin()
+	a.incarnation, err = begin(a.dir)
 	return err
 }
 
 func (a *agent) link() agentlink.Config {
 	return agentlink.Config{
-		Identity: a.member.identity, Endpoints: a.member.endpoints(),
-		Hello: a.hello, OnWelcome: a.member.welcomed, OnDesired: a.desired,
+		Identity: a.member.Identity(), Endpoints: a.member.Endpoints(),
+		Hello: a.hello, OnWelcome: a.member.Welcomed, OnDesired: a.desired,
 		Reports: a.outbox, Reason: "the host agent was told to stop", Log: a.cfg.Log,
 	}
 }
@@ -91,7 +92,7 @@ func (a *agent) link() agentlink.Config {
 func (a *agent) hello() *pb.Hello {
 	return &pb.Hello{
 		Incarnation: uint64(a.incarnation), Version: a.cfg.Version,
-		Addresses: addresses(), Initiators: a.member.initiators(),
+		Addresses: addresses(), Initiators: a.member.Initiators(),
 	}
 }
 

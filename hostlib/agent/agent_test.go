@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,6 +139,34 @@ func TestRestartWithAndWithoutStation(t *testing.T) {
 	s.AwaitReport(ready, "id-1", 1)
 	if got := read(t, cfg); len(got.Assignments) != 1 {
 		t.Errorf("what a full state lacks: %+v", got)
+	}
+	stop()
+}
+
+// What a station tells of where stations are, and what a hand left in the folder, must not end the next start.
+func TestAddressesThatCannotBeDialledAreNoObstacle(t *testing.T) {
+	s := stationtest.New(t)
+	s.TellOf("192.0.2.7:7000", "station-without-a-port")
+	cfg := config(t, s)
+	stop := start(t, cfg)
+	s.AwaitHellos(1)
+	s.Put(testVolume(1, 1))
+	s.AwaitReport(ready, "id-1", 1) // after the welcome
+	stop()
+	again := cfg
+	again.Join, again.JoinToken = nil, ""
+	stop = start(t, again)
+	s.AwaitHellos(2)
+	stop()
+
+	spoilt := fmt.Sprintf(`{"endpoints": ["station-without-a-port", %q]}`, s.Endpoint())
+	if err := os.WriteFile(filepath.Join(cfg.Data, "join.json"), []byte(spoilt), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop = start(t, again)
+	s.AwaitHellos(3)
+	if h, err := state.ReadHost(cfg.Data); err != nil || !slices.Equal(h.Endpoints, []string{s.Endpoint()}) {
+		t.Errorf("programs are told of %v, %v", h.Endpoints, err)
 	}
 	stop()
 }

@@ -95,8 +95,8 @@ func install(r Request, m *pb.EnrolResponse) (*identity.Identity, Join, error) {
 		}
 	}
 	j := Join{Endpoints: m.StationEndpoints, Gossip: m.GossipJoin, Initiators: m.Initiators}
-	if len(j.Endpoints) == 0 {
-		j.Endpoints = r.Endpoints
+	if len(j.Endpoints) == 0 || checkEndpoints(j.Endpoints) != nil {
+		j.Endpoints = r.Endpoints // by which a station was reached just now
 	}
 	if err := r.Dir.WriteJSON(joinFile, j); err != nil {
 		return nil, Join{}, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/sandbar-san/sandbar/internal/freeport"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -216,12 +218,66 @@ func TestMergeDelegateRefusesForeignTags(t *testing.T) {
 
 func TestPortInUse(t *testing.T) {
 	a := start(t, config(t, "station:a"))
-	cfg := config(t, "station:b")
-	cfg.Bind = a.Addr()
-	_, err := Start(cfg)
-	if san.KindOf(err) != san.KindConflict || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), a.Addr()) {
-		t.Errorf("got %v (%v), want a conflict that names %s", err, san.KindOf(err), a.Addr())
+	wantTaken := func(what, address string) {
+		t.Helper()
+		cfg := config(t, "station:b")
+		cfg.Bind = address
+		_, err := Start(cfg)
+		if san.KindOf(err) != san.KindConflict || !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%s: got %v (%v), want a conflict", what, err, san.KindOf(err))
+		}
+		for _, word := range []string{address, "gossip-listen", "in use by another process", "to another address"} {
+			if !strings.Contains(fmt.Sprint(err), word) {
+				t.Errorf("%s: %v does not say %q", what, err, word)
+			}
+		}
 	}
+	wantTaken("another member's", a.Addr())
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	wantTaken("taken in UDP alone", udp.LocalAddr().String())
+
+	cfg := config(t, "station:b")
+	cfg.Bind = "192.0.2.1:7432"
+	if _, err := Start(cfg); san.KindOf(err) != san.KindInvalid || !strings.Contains(err.Error(), "gossip-listen") {
+		t.Errorf("nobody's address: %v", err)
+	}
+}
+
+func TestAReservationHoldsTheAddressUntilItIsReleased(t *testing.T) {
+	cfg := config(t, "station:b")
+	r, err := Reserve("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Release(); err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, config(t, "station:a"))
+	cfg.Bind = a.Addr()
+	if _, err := Reserve(cfg.Bind); san.KindOf(err) != san.KindConflict {
+		t.Errorf("a reservation of what is taken: %v", err)
+	}
+	free, err := freeport.Loopback(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Bind = free[0]
+	if r, err = Reserve(cfg.Bind); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(cfg); san.KindOf(err) != san.KindConflict {
+		t.Errorf("a start at what is reserved: %v", err)
+	}
+	for range 2 {
+		if err := r.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+	start(t, cfg)
 }
 
 func TestConfigIsChecked(t *testing.T) {

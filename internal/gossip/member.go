@@ -62,7 +62,7 @@ type Member struct {
 
 // Start opens the gossip port. The caller runs Run at once, which also closes the member; or Close if it never
 // does. Errors:
-// san.KindInvalid for a bad configuration, san.KindConflict when the address cannot be had.
+// san.KindInvalid for a bad configuration or an address that can't be listened at, san.KindConflict for one that is taken.
 func Start(cfg Config) (*Member, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -73,29 +73,18 @@ func Start(cfg Config) (*Member, error) {
 		return nil, err
 	}
 	m := &Member{cfg: cfg, log: cfg.Logger, events: events, subs: make(map[*Subscription]struct{})}
-	if err = tryPort(cfg.Bind); err == nil {
+	// First by hand: serf would lose the error's identity and, in failing, a goroutine.
+	port, err := Reserve(cfg.Bind)
+	if err != nil {
+		return nil, err
+	}
+	if err = port.Release(); err == nil {
 		m.serf, err = serf.Create(sc)
 	}
 	if err != nil {
-		return nil, san.Errorf(san.KindConflict, "gossip of %s cannot start on %s: %w; look whether another process has the address, or choose another", cfg.Name, cfg.Bind, err)
+		return nil, unusable(cfg.Bind, err)
 	}
 	return m, nil
-}
-
-// tryPort reports why address cannot be listened on: serf would lose the error's identity and, in failing,
-// a goroutine.
-func tryPort(address string) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", address)
-	if err != nil {
-		return err
-	}
-	// Port 0 stands for different ports in the two protocols, which is all the same here.
-	p, err := lc.ListenPacket(context.Background(), "udp", address)
-	if err == nil {
-		err = p.Close()
-	}
-	return errors.Join(err, l.Close())
 }
 
 // Run keeps this part a member until ctx ends: it joins the candidates, over and over, and passes events on. It

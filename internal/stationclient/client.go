@@ -93,15 +93,27 @@ func (c *Client) doer() *http.Client {
 	return c.http
 }
 
+func cleanEndpoint(e string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(e), "https://"), "/")
+}
+
+// CheckEndpoint reports whether a client can be made with that endpoint; san.KindInvalid if not.
+func CheckEndpoint(e string) error {
+	if _, _, err := net.SplitHostPort(cleanEndpoint(e)); err != nil {
+		return san.Errorf(san.KindInvalid, "station endpoint %.300q is not host:port", e)
+	}
+	return nil
+}
+
 func cleanEndpoints(in []string) ([]string, error) {
 	var eps []string
 	for _, e := range in {
-		e = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(e), "https://"), "/")
+		e = cleanEndpoint(e)
 		if e == "" || slices.Contains(eps, e) {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(e); err != nil {
-			return nil, san.Errorf(san.KindInvalid, "station endpoint %q is not host:port", e)
+		if err := CheckEndpoint(e); err != nil {
+			return nil, err
 		}
 		if eps = append(eps, e); len(eps) == MaxEndpoints {
 			break

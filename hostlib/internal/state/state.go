@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/sandbar-san/sandbar/internal/datadir"
+	"github.com/sandbar-san/sandbar/internal/enrol"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -20,7 +21,7 @@ const (
 	// HostFileName is the file of what a Host says.
 	HostFileName = "host.json"
 	// IdentityFolder holds the host's certificate.
-	IdentityFolder = "identity"
+	IdentityFolder = enrol.IdentityFolder
 
 	version = 1
 	// maxBytes bounds the file: MaxAssignments of the longest.

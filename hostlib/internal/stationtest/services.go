@@ -226,7 +226,7 @@ func (s *agents) Session(ctx context.Context, stream *connect.BidiStream[pb.Sess
 	defer s.with(func() {
 		s.sessions = slices.DeleteFunc(s.sessions, func(o *session) bool { return o == x })
 	})
-	welcome := &pb.Welcome{StationId: "s1", StationEndpoints: []string{s.addr}, HeartbeatMillis: 200}
+	welcome := &pb.Welcome{StationId: "s1", StationEndpoints: append([]string{s.addr}, s.others()...), HeartbeatMillis: 200}
 	if err := stream.Send(&pb.SessionResponse{Message: &pb.SessionResponse_Welcome{Welcome: welcome}}); err != nil {
 		return err
 	}

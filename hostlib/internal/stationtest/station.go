@@ -49,6 +49,7 @@ type Station struct {
 	goodbyes []string
 	serials  []string // of certificates, in the order in which they were issued
 	lifetime time.Duration
+	stations []string // others that it tells of
 }
 
 // Volume is a volume of a test. Its assignment goes to host Host with generation Generation; 0 is none.
@@ -150,6 +151,14 @@ func Log(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Outp
 
 // SetLifetime sets how long certificates for join tokens are valid.
 func (s *Station) SetLifetime(d time.Duration) { s.with(func() { s.lifetime = d }) }
+
+// TellOf makes it welcome agents with the addresses of further stations.
+func (s *Station) TellOf(stations ...string) { s.with(func() { s.stations = stations }) }
+
+func (s *Station) others() (out []string) {
+	s.with(func() { out = append(out, s.stations...) })
+	return out
+}
 
 // Fail has all calls for volumes fail with err, or with nil not any more.
 func (s *Station) Fail(err error) { s.with(func() { s.fail = err }) }
