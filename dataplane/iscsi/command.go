@@ -22,14 +22,14 @@ type command struct {
 	write    bool
 	numbered bool // not immediate: it holds a place in the command window
 
-	buf      *buffer // data-out
-	got      uint32  // how much of it is there, in order
-	reserved int     // its share of the session's buffer budget
-	dataSN   uint32  // next in the unsolicited burst
+	buf    *buffer // data-out
+	got    uint32  // how much of it is there, in order
+	room   room    // what it holds of the buffer budget
+	dataSN uint32  // next in the unsolicited burst
 
 	phase   phase
 	filling bool // the reader has it just now: only the reader may end it
-	roomy   bool // the budget has been granted (or is not needed)
+	roomy   bool // there is room for all of its data
 	aborted bool
 	waits   []*barrier
 
@@ -188,17 +188,23 @@ func (s *session) admitWrite(c *command, h *pdu.SCSICommand) (refused *scsi.Resu
 	case !h.Final && s.params.InitialR2T:
 		r := checkCondition(cdb.KeyAbortedCommand, cdb.ASCUnexpectedUnsolicitedData)
 		return &r, 0
-	case h.ExpectedLength <= s.params.FirstBurstLength:
-		// The window times the first burst bounds these; they need no budget.
-		c.roomy = true
-		return nil, int(h.ExpectedLength)
 	}
-	if s.reserve(c, int(h.ExpectedLength)) {
+	whole := int(h.ExpectedLength)
+	if h.ExpectedLength > s.params.FirstBurstLength && s.reserve(c, whole) {
 		c.roomy = true
-		return nil, int(h.ExpectedLength)
+		return nil, whole
 	}
-	s.waiting = append(s.waiting, c)
-	return nil, int(s.params.FirstBurstLength)
+	// Until there is room for all of a long one, its first burst is all that can come.
+	r, ok := s.takeFirst(c, min(whole, int(s.params.FirstBurstLength)))
+	if !ok {
+		return &scsi.Result{Status: cdb.StatusTaskSetFull}, 0
+	}
+	c.room = r
+	if c.roomy = h.ExpectedLength <= s.params.FirstBurstLength; !c.roomy {
+		s.waiting = append(s.waiting, c)
+		s.lineUp()
+	}
+	return nil, min(whole, int(s.params.FirstBurstLength))
 }
 
 // filled notes that the reader has put n more bytes of data into c's buffer, and lets go of
@@ -255,6 +261,10 @@ func (s *session) proceed(c *command) (asked bool) {
 		s.srv.buffers.put(c.buf)
 		c.buf = whole
 	}
+	if c.room.first > 0 { // its data has moved to what it got for the whole command
+		s.giveBack(room{first: c.room.first})
+		c.room.first = 0
+	}
 	return s.solicit(c)
 }
 
@@ -301,6 +311,7 @@ func (s *session) dataOut(b *pdu.BHS) error {
 		s.fillFailed(c)
 		return s.ignoreDigest(b, err)
 	}
+	s.dataPDUs.Add(1)
 	c.dataSN++ // of the unsolicited burst; solicited ones have their own
 	s.filled(c, n, h.Final, h.TTT != pdu.NoTag)
 	return nil

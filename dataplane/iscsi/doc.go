@@ -29,17 +29,9 @@
 //
 // # Bounds
 //
-// Every number is a field of [Limits]; the defaults give, per connection:
-//
-//   - before the login has ended: 15 s, 32 PDUs, 64 KiB of them, 8 KiB at a time; at
-//     most 256 such connections, and 64 from one address;
-//   - read buffer: 64 KiB; PDUs with up to 256 KiB of data;
-//   - commands: 128 with a CmdSN, 16 immediate, 32 functions; 32 executing at a time;
-//   - data-out of commands not above the first burst: 128 (+16) times 256 KiB;
-//   - all other data, in either direction: 64 MiB; commands that find no room wait;
-//   - commands that came out of order and text: 1 MiB each;
-//   - answers that no window bounds (pings, rejects, text) stop the reader when 1 MiB
-//     of them waits to be sent.
+// README.md has the numbers; nearly each is a field of [Limits]. The data of all sessions comes out of one
+// budget, of which each session has a small part for itself and hosts share the rest (budget.go); who
+// finds no room waits, and is not read from while its data would have to be taken unasked.
 //
 // An initiator that sends nothing for 15 s is pinged; when it is silent for 30 s more,
 // or takes no data for that long, its session ends.

@@ -128,7 +128,8 @@ type directory struct {
 	refuse error
 	admit  func(Admission) Admission
 	asked  int
-	many   int // targets to be discovered
+	caller string // who asked last
+	many   int    // targets to be discovered
 	// everyone has goodInitiator's rights.
 	everyone bool
 }
@@ -158,6 +159,7 @@ func (d *directory) Admit(target, initiator string, _ netip.Addr) (Admission, er
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked++
+	d.caller = initiator
 	switch {
 	case d.refuse != nil:
 		return Admission{}, d.refuse

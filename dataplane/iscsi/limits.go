@@ -20,7 +20,7 @@ type Limits struct {
 	// MaxLoginBytes bounds what a connection may send before its login ends, MaxLoginPDUs
 	// the steps that it may take. 64 KiB and 32.
 	MaxLoginBytes, MaxLoginPDUs int
-	// MaxTextBytes bounds a text request of several PDUs and the answer to SendTargets. 1 MiB.
+	// MaxTextBytes bounds the answer to SendTargets. 1 MiB.
 	MaxTextBytes int
 	// QueueDepth is the command window: how many commands with a CmdSN a session may have
 	// open. 128. As many immediate ones as an eighth of it are taken besides.
@@ -32,8 +32,12 @@ type Limits struct {
 	MaxRecvDataSegmentLength, FirstBurstLength, MaxBurstLength uint32
 	// MaxOutstandingR2T bounds the transfers that are solicited for one command at a time. 8.
 	MaxOutstandingR2T uint32
-	// BufferBytes bounds the data of a session's commands that are executing, being
-	// answered, or soliciting data; those that find no room wait. At least scsi.MaxTransferBytes. 64 MiB.
+	// TotalBufferBytes bounds the data of all sessions' commands and answers: what has come of writes and what
+	// reads have to send. Those that find no room wait; see budget for who gets it. 512 MiB.
+	TotalBufferBytes int
+	// OwnBufferBytes is what each session has of it for itself, whatever the others do. 128 KiB.
+	OwnBufferBytes int
+	// BufferBytes bounds what one session's whole commands may take of the rest. At least scsi.MaxTransferBytes. 64 MiB.
 	BufferBytes int
 	// PingInterval is the time of silence after which an initiator is asked whether it is there, by
 	// NOP-In; PingTimeout that in which it must answer, and in which a blocked send must
@@ -65,6 +69,8 @@ func (l Limits) withDefaults() (Limits, error) {
 	orDefault(&l.FirstBurstLength, 256<<10)
 	orDefault(&l.MaxBurstLength, 1<<20)
 	orDefault(&l.MaxOutstandingR2T, 8)
+	orDefault(&l.TotalBufferBytes, 512<<20)
+	orDefault(&l.OwnBufferBytes, 128<<10)
 	orDefault(&l.BufferBytes, 64<<20)
 	orDefault(&l.PingInterval, 15*time.Second)
 	orDefault(&l.PingTimeout, 30*time.Second)
@@ -76,6 +82,9 @@ func (l Limits) withDefaults() (Limits, error) {
 		return l, san.Errorf(san.KindInvalid, "iscsi: queue depth %d or parallel commands %d out of range; use 1 to 4096 and 1 to 1024", l.QueueDepth, l.ParallelCommands)
 	case l.BufferBytes < scsi.MaxTransferBytes:
 		return l, san.Errorf(san.KindInvalid, "iscsi: %d buffer bytes a session do not hold one command of %d", l.BufferBytes, scsi.MaxTransferBytes)
+	case l.OwnBufferBytes < 0 || l.TotalBufferBytes-l.MaxConnections*l.OwnBufferBytes < budgetFloor:
+		return l, san.Errorf(san.KindInvalid, "iscsi: %d buffer bytes are too few for %d connections of %d bytes each and %d more; raise the first or lower the others",
+			l.TotalBufferBytes, l.MaxConnections, l.OwnBufferBytes, budgetFloor)
 	case outside(l.MaxRecvDataSegmentLength) || outside(l.FirstBurstLength) || outside(l.MaxBurstLength) || l.FirstBurstLength > l.MaxBurstLength:
 		return l, san.Errorf(san.KindInvalid, "iscsi: segment or burst lengths are not within 512 to 16777215 (RFC 7143 §13), or the first burst is above the maximum")
 	case l.MaxOutstandingR2T < 1 || l.MaxOutstandingR2T > 64:

@@ -17,7 +17,7 @@ const (
 	copyBelow = 1 << 10
 	// maxQueuedBytes is how much may wait in the queue before those who add answers
 	// that no command window bounds (pings, texts, rejects) have to wait.
-	maxQueuedBytes = 1 << 20
+	maxQueuedBytes = 64 << 10
 )
 
 // outQueue collects the PDUs of one connection and sends what has gathered with one
@@ -30,8 +30,8 @@ type outQueue struct {
 	// writes counts the starts and ends of sends: odd while one is under way. The
 	// watchdog looks at it.
 	writes atomic.Uint64
-	// freed is told the sum of reserved of what has been sent.
-	freed func(reserved int)
+	// freed is told the sum of the room of what has been sent.
+	freed func(room)
 
 	mu      sync.Mutex
 	space   sync.Cond
@@ -47,11 +47,11 @@ type outQueue struct {
 	statSN  uint32
 }
 
-// lent is memory that a queued PDU refers to: release gives it back, reserved is how much of
-// the session's buffer budget it holds.
+// lent is memory that a queued PDU refers to: release gives it back, room is what it holds of
+// the buffer budget.
 type lent struct {
-	release  func()
-	reserved int
+	release func()
+	room    room
 }
 
 func newOutQueue(conn net.Conn) *outQueue {
@@ -182,14 +182,14 @@ func (q *outQueue) send(pieces net.Buffers) bool {
 }
 
 func (q *outQueue) giveBack(done []lent) {
-	reserved := 0
+	var sum room
 	for _, l := range done {
 		if l.release != nil {
 			l.release()
 		}
-		reserved += l.reserved
+		sum.add(l.room)
 	}
-	if reserved > 0 && q.freed != nil {
-		q.freed(reserved)
+	if sum != (room{}) && q.freed != nil {
+		q.freed(sum)
 	}
 }

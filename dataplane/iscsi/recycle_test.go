@@ -88,8 +88,12 @@ func TestAWriteAbortedWhileItIsFilledWaitsNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.mu.Lock()
-	s.free = 0
+	s.own = 0
+	_, ok := s.take(scsi.MaxTransferBytes, false) // all that a session may have
 	s.mu.Unlock()
+	if !ok {
+		t.Fatal("no room in an idle server")
+	}
 	if refused, _ := s.admitWrite(c, h); refused != nil || len(s.waiting) != 1 {
 		t.Fatalf("refused %v, %d wait", refused, len(s.waiting))
 	}

@@ -61,33 +61,33 @@ func (f *fifo) remove(c *command) {
 	}
 }
 
-// reserve takes n bytes of the buffer budget for c, unless others wait or it has not
-// that much left. s.mu is held.
+// reserve takes room for n bytes of c's data, unless it must wait for others of the session, or there is not so
+// much left. What the session's own share has room for never waits. s.mu is held.
 func (s *session) reserve(c *command, n int) bool {
-	if len(s.waiting) > 0 || s.free < n {
+	if n > s.own && (len(s.waiting) > 0 || s.room() < n) {
 		return false
 	}
-	s.free -= n
-	c.reserved = n
-	return true
+	r, ok := s.take(n, false)
+	c.room.add(r)
+	return ok
 }
 
-// freed returns n bytes to the budget and lets those go on that waited for it.
-func (s *session) freed(n int) {
-	if s.takeBack(n) {
+// freed gives room back and lets those go on that waited for it.
+func (s *session) freed(r room) {
+	if s.takeBack(r) {
 		s.out.flush()
 	}
 }
 
-func (s *session) takeBack(n int) (asked bool) {
+func (s *session) takeBack(r room) (asked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.giveRoom(n)
+	return s.giveRoom(r)
 }
 
 // giveRoom is freed with s.mu held; it reports whether something was queued for sending.
-func (s *session) giveRoom(n int) (asked bool) {
-	s.free += n
+func (s *session) giveRoom(r room) (asked bool) {
+	s.giveBack(r)
 	if s.dying {
 		return false // those who wait are being thrown away
 	}
@@ -97,19 +97,27 @@ func (s *session) giveRoom(n int) (asked bool) {
 		if c.write {
 			need = int(c.expected)
 		}
-		if s.free < need {
+		if s.room() < need {
+			break
+		}
+		got, ok := s.take(need, false)
+		if !ok {
 			break
 		}
 		s.waiting[0] = nil
 		s.waiting = s.waiting[1:]
-		s.free -= need
-		c.reserved, c.roomy = need, true
+		c.room.add(got)
+		c.roomy = true
 		switch c.phase {
 		case phaseWaiting:
 			s.enqueue(c)
 		case phaseSolicited:
 			asked = s.proceed(c) || asked
 		}
+	}
+	s.lineUp()
+	if s.paused.Load() {
+		s.roomy.Broadcast()
 	}
 	return asked
 }
@@ -129,6 +137,7 @@ func (s *session) admitRead(c *command) (gone []*barrier) {
 	default:
 		c.phase = phaseWaiting
 		s.waiting = append(s.waiting, c)
+		s.lineUp()
 	}
 	return nil
 }
@@ -259,8 +268,8 @@ func (s *session) resolve(c *command) []*barrier {
 		s.maxCmdSN.Add(1) // respond does it for the others
 	}
 	s.srv.buffers.put(c.buf)
-	if c.reserved > 0 {
-		s.giveRoom(c.reserved)
+	if c.room != (room{}) {
+		s.giveRoom(c.room)
 	}
 	if len(s.tasks) == 0 {
 		s.settled.Broadcast()
@@ -305,8 +314,8 @@ func (s *session) respond(c *command, r *scsi.Result) {
 	}
 	if len(in) >= copyBelow {
 		// The queue refers to the data until it has been sent.
-		s.out.lend(lent{release: r.Release, reserved: c.reserved})
-		c.reserved = 0
+		s.out.lend(lent{release: r.Release, room: c.room})
+		c.room = room{}
 	} else if r.Release != nil {
 		r.Release()
 	}

@@ -30,6 +30,7 @@ type Server struct {
 	limits    Limits
 	logger    *slog.Logger
 	buffers   buffers
+	budget    *budget
 	commands  commandPool
 
 	mu          sync.Mutex
@@ -52,7 +53,7 @@ func NewServer(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		directory: cfg.Directory, limits: limits, logger: cfg.Logger,
+		directory: cfg.Directory, limits: limits, logger: cfg.Logger, budget: newBudget(limits.TotalBufferBytes),
 		sessions: map[uint64]*session{}, byTSIH: map[uint16]*session{}, loginsFrom: map[netip.Addr]int{},
 	}, nil
 }
@@ -68,6 +69,7 @@ func (srv *Server) Serve(ctx context.Context, ln net.Listener) error {
 	watching, endWatch := context.WithCancel(context.WithoutCancel(ctx))
 	var watch sync.WaitGroup
 	watch.Go(func() { srv.watchdog(watching) })
+	watch.Go(func() { srv.budget.serve(watching) })
 	defer watch.Wait()
 	defer endWatch()
 	defer conns.Wait()
@@ -190,6 +192,7 @@ func (srv *Server) register(s *session) (old *session, err error) {
 	srv.lastID++
 	s.info.ID, s.info.TSIH = srv.lastID, srv.lastTSIH
 	srv.sessions[s.info.ID], srv.byTSIH[s.info.TSIH] = s, s
+	s.account = srv.budget.open(s.owner(), srv.limits.OwnBufferBytes)
 	return old, nil
 }
 
@@ -198,6 +201,7 @@ func (srv *Server) unregister(s *session) {
 	delete(srv.sessions, s.info.ID)
 	delete(srv.byTSIH, s.info.TSIH)
 	srv.mu.Unlock()
+	srv.budget.close(s.account, srv.limits.OwnBufferBytes, s.held)
 	close(s.done)
 }
 
@@ -273,6 +277,8 @@ type watched struct {
 	mu               sync.Mutex // each Serve has its watchdog
 	received, writes uint64
 	heard, progress  time.Time
+	dataPDUs         uint64
+	data             time.Time // the last data, or the last time that none was owed
 	pinged           bool
 }
 

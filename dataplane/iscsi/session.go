@@ -18,6 +18,10 @@ import (
 // readBuffer is how much of the stream is read ahead: some fifteen 4 KiB writes at a time.
 const readBuffer = 64 << 10
 
+// maxEarlyBytes bounds the data of PDUs that came before their turn. On a single connection no initiator
+// has a reason to send any.
+const maxEarlyBytes = 64 << 10
+
 // Reasons for which a session's loop ends by itself.
 var (
 	errLogout   = errors.New("logged out")
@@ -57,6 +61,8 @@ type session struct {
 	received atomic.Uint64
 	watch    watched
 	stopping atomic.Bool
+	paused   atomic.Bool // the reader waits for room
+	dataPDUs atomic.Uint64
 	begun    atomic.Bool // the login is over
 	cid      uint16
 	text     textExchange
@@ -69,7 +75,11 @@ type session struct {
 	functions  int
 	runQueue   fifo
 	waiting    []*command // for room in the buffer budget
-	free       int        // what is left of the budget
+	own        int        // what is left of its own share of the budget
+	held       room       // what it has of what all share
+	account    *account   // its host's part of the budget
+	inLine     bool       // for shared room
+	roomy      sync.Cond  // the paused reader waits on it
 	work       sync.Cond
 	idle       int
 	workers    int
@@ -85,12 +95,12 @@ type session struct {
 
 func newSession(srv *Server, conn net.Conn, in *bufio.Reader, info SessionInfo) *session {
 	s := &session{
-		info: info, srv: srv, conn: conn, limits: srv.limits, in: in,
-		tasks: map[uint32]*command{}, free: srv.limits.BufferBytes,
+		info: info, srv: srv, conn: conn, limits: srv.limits, in: in, text: noExchange(),
+		tasks: map[uint32]*command{}, own: srv.limits.OwnBufferBytes,
 		early: map[uint32]*pdu.PDU{}, done: make(chan struct{}), killed: make(chan struct{}), out: newOutQueue(conn),
 		logger: srv.logger.With("initiator", info.Initiator, "target", info.Target, "from", info.RemoteAddr),
 	}
-	s.work.L, s.settled.L = &s.mu, &s.mu
+	s.work.L, s.settled.L, s.roomy.L = &s.mu, &s.mu, &s.mu
 	s.out.freed = s.freed
 	return s
 }
@@ -142,6 +152,9 @@ func (s *session) shutdown() {
 	s.out.mu.Unlock()
 	s.out.flush()
 	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.roomy.Broadcast()
 }
 
 // settle lets commands that have all their data end and be answered, within the grace of a shutdown.
@@ -185,6 +198,7 @@ func (s *session) die() []*barrier {
 	}
 	s.work.Broadcast()
 	s.settled.Broadcast()
+	s.lineUp()
 	return s.abortTasks(func(*command) bool { return true }, nil)
 }
 
@@ -249,12 +263,15 @@ func (s *session) receive(b *pdu.BHS, ahs []byte) error {
 
 // keepEarly sets a PDU aside whose predecessors have not come.
 func (s *session) keepEarly(b *pdu.BHS, ahs []byte) error {
+	if s.earlyLen+b.DataLength() > maxEarlyBytes {
+		return &protocolError{"commands far out of order"}
+	}
 	p := &pdu.PDU{BHS: *b, AHS: append([]byte(nil), ahs...), Data: make([]byte, b.DataLength())}
 	if err := s.reader.ReadData(p.Data); err != nil {
 		return s.ignoreDigest(b, err)
 	}
 	s.earlyLen += len(p.Data)
-	if _, twice := s.early[b.CmdSN()]; twice || s.earlyLen > s.limits.MaxTextBytes {
+	if _, twice := s.early[b.CmdSN()]; twice {
 		return &protocolError{"commands far out of order"}
 	}
 	s.early[b.CmdSN()] = p
@@ -361,12 +378,32 @@ func (s *session) nopOut(b *pdu.BHS, data []byte) error {
 		return nil // the answer to a ping of ours; that it came is all that counts
 	}
 	data = data[:min(len(data), int(s.params.MaxSendDataSegmentLength))]
+	held, ok := s.pingRoom(len(data))
+	if !ok {
+		return &protocolError{"a ping with more data than there is room for"}
+	}
 	s.answer(func(b *pdu.BHS) []byte {
 		(&pdu.NOPIn{LUN: h.LUN, ITT: h.ITT, TTT: pdu.NoTag, StatSN: s.out.nextStatSN(),
 			ExpCmdSN: s.expCmdSN.Load(), MaxCmdSN: s.maxCmdSN.Load()}).Encode(b)
+		if held != (room{}) {
+			s.out.lend(lent{room: held})
+		}
 		return data
 	})
 	return nil
+}
+
+// smallPing is up to what size the data of pings needs no room: the bound on queued bytes is enough.
+const smallPing = 4 << 10
+
+// pingRoom takes room for the data of a ping until that has been sent back.
+func (s *session) pingRoom(n int) (room, bool) {
+	if n <= smallPing {
+		return room{}, true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeFirst(nil, n)
 }
 
 // ping asks the initiator whether it is there.
@@ -419,7 +456,7 @@ func (s *session) look(now time.Time) {
 	w := &s.watch
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n := s.received.Load(); n != w.received || w.heard.IsZero() {
+	if n := s.received.Load(); n != w.received || w.heard.IsZero() || s.paused.Load() {
 		w.received, w.heard, w.pinged = n, now, false
 	}
 	if n := s.out.writes.Load(); n != w.writes || n%2 == 0 {
@@ -427,6 +464,9 @@ func (s *session) look(now time.Time) {
 	}
 	silent, limit := now.Sub(w.heard), s.limits.PingInterval
 	switch {
+	case s.stalls(now):
+		s.logger.Warn("iscsi initiator does not send the data of its commands while others wait for their memory; closing its session")
+		_ = s.conn.Close()
 	case silent > limit+s.limits.PingTimeout, now.Sub(w.progress) > s.limits.PingTimeout:
 		s.logger.Warn("iscsi initiator does not answer; closing its session", "silent", silent)
 		_ = s.conn.Close()

@@ -11,9 +11,13 @@ type textExchange struct {
 	// initiator asks for it.
 	rest []byte
 	tag  uint32
+	room room // that rest holds
 }
 
 const textTag = 1
+
+// maxTextRequest bounds a text request of several PDUs; none that means something comes near.
+const maxTextRequest = 64 << 10
 
 // textRequest takes a text request in full feature phase.
 func (s *session) textRequest(b *pdu.BHS, data []byte) error {
@@ -26,7 +30,7 @@ func (s *session) textRequest(b *pdu.BHS, data []byte) error {
 	t := &s.text
 	if h.TTT == pdu.NoTag {
 		// A new exchange ends the one before.
-		*t = textExchange{joiner: pdu.TextJoiner{Max: s.limits.MaxTextBytes}}
+		s.textEnds()
 	} else if t.tag != h.TTT {
 		s.reject(b, pdu.RejectProtocolError)
 		return nil
@@ -36,7 +40,7 @@ func (s *session) textRequest(b *pdu.BHS, data []byte) error {
 	}
 	keys, err := t.joiner.Add(data, h.Continue)
 	if err != nil {
-		*t = textExchange{}
+		s.textEnds()
 		s.reject(b, pdu.RejectProtocolError)
 		return nil
 	}
@@ -46,8 +50,33 @@ func (s *session) textRequest(b *pdu.BHS, data []byte) error {
 		return nil
 	}
 	t.rest = pdu.AppendText([]byte{}, s.textKeys(keys)...)
+	if !s.textRoom() {
+		s.textEnds()
+		s.reject(b, pdu.RejectLongOperation)
+		return nil
+	}
 	s.textResponse(&h)
 	return nil
+}
+
+// textRoom takes room for the answer until the initiator has fetched it.
+func (s *session) textRoom() (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.room, ok = s.take(len(s.text.rest), true)
+	return ok
+}
+
+// textEnds forgets the exchange; the next request begins another.
+func (s *session) textEnds() {
+	if s.text.room != (room{}) {
+		s.freed(s.text.room)
+	}
+	s.text = noExchange()
+}
+
+func noExchange() textExchange {
+	return textExchange{joiner: pdu.TextJoiner{Max: maxTextRequest}, tag: pdu.NoTag}
 }
 
 // textResponse sends the next part of the answer.
@@ -59,11 +88,11 @@ func (s *session) textResponse(h *pdu.TextRequest) {
 		s.textAnswer(h, parts[0], false, t.tag)
 		return
 	}
-	*t = textExchange{}
+	s.textEnds()
 	// Without F the initiator has more to say; then it gets a tag to go on with.
 	tag := pdu.NoTag
 	if !h.Final {
-		tag, t.tag, t.joiner.Max = textTag, textTag, s.limits.MaxTextBytes
+		tag, t.tag = textTag, textTag
 	}
 	s.textAnswer(h, parts[0], h.Final, tag)
 }

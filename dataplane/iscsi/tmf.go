@@ -53,6 +53,7 @@ func (s *session) abortTasks(match func(*command) bool, b *barrier) (gone []*bar
 		}
 		gone = append(gone, s.resolve(c)...)
 	}
+	s.roomy.Broadcast() // the reader may be waiting for room for one of them
 	return gone
 }
 
@@ -61,6 +62,7 @@ func (s *session) unwait(c *command) {
 	for i, w := range s.waiting {
 		if w == c {
 			s.waiting = append(s.waiting[:i], s.waiting[i+1:]...)
+			s.lineUp()
 			return
 		}
 	}
