@@ -64,11 +64,12 @@ func (u *unit) link(ctx context.Context, up func()) error {
 			up()
 			u.member.Welcomed(w)
 		},
-		StorageInfo: func() *pb.StorageInfo { return storageInfo(u.volumes.StorageInfo()) },
-		OnDesired:   u.agent.Apply,
-		Reports:     u.outbox,
-		Reason:      "shutdown",
-		Log:         u.log.With("part", "link"),
+		StorageInfo:    func() *pb.StorageInfo { return u.usage.tell(storageInfo(u.volumes.StorageInfo())) },
+		StorageChanged: u.usage.changed,
+		OnDesired:      u.agent.Apply,
+		Reports:        u.outbox,
+		Reason:         "shutdown",
+		Log:            u.log.With("part", "link"),
 	})
 }
 

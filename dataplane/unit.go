@@ -39,6 +39,7 @@ type unit struct {
 	server  *iscsi.Server
 	agent   *agent.Agent
 	outbox  *agentlink.Outbox
+	usage   *usage
 	portal  net.Listener
 
 	api        net.Listener // nil once probes are answered there
@@ -60,7 +61,7 @@ func run(ctx context.Context, cfg Config, states stateDir) (err error) {
 	if err := cfg.check(); err != nil {
 		return err
 	}
-	u := &unit{cfg: cfg, log: cfg.Log, states: states, outbox: agentlink.NewOutbox()}
+	u := &unit{cfg: cfg, log: cfg.Log, states: states, outbox: agentlink.NewOutbox(), usage: newUsage()}
 	defer func() { err = errors.Join(err, u.close()) }()
 	if err := u.open(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -200,6 +201,7 @@ func (u *unit) control(ctx, serving context.Context, stop func()) {
 	var hints sync.WaitGroup
 	hints.Go(func() { u.keepUp(serving, "probes", u.probes) })
 	hints.Go(func() { u.keepUp(serving, "gossip", u.gossip) })
+	hints.Go(func() { u.usage.watch(serving, u.volumes.Used) })
 	u.keepUp(ctx, "stream to the stations", u.link)
 	stop()
 	hints.Wait()

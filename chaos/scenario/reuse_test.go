@@ -28,6 +28,13 @@ func TestReuse(t *testing.T) {
 	if pool, err = c.Pool(t.Context()); err != nil || pool.FreeBytes != 0 || pool.ReservedBytes != pool.CapacityBytes {
 		t.Errorf("the full pool: %+v, %v", pool, err)
 	}
+	c.await("the units have told that they are full", patience, func(ctx context.Context) error {
+		p, err := c.Pool(ctx)
+		if err == nil && p.UsedBytes != p.CapacityBytes {
+			err = fmt.Errorf("%+v", p)
+		}
+		return err
+	})
 	for _, name := range []string{"first", "second"} {
 		do(t, "qemu-io", "-f", "raw", "-c", fmt.Sprintf("write -P 0xee 0 %d", per), "-c", "flush", "-c", fmt.Sprintf("read -P 0xee 0 %d", per), c.url(name, "qemu"))
 		c.take(name, "qemu")

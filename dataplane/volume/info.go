@@ -87,6 +87,15 @@ func (m *Manager) StorageInfo() StorageInfo {
 	return info
 }
 
+// Used returns how many extents of each medium belong to volumes. It costs next to nothing.
+func (m *Manager) Used() map[san.MediumID]uint32 {
+	used := make(map[san.MediumID]uint32, len(m.order))
+	for _, md := range m.order {
+		used[md.ID()] = md.Usage().Used
+	}
+	return used
+}
+
 // runs returns where a volume's extents are, by their place in the volume.
 func (m *Manager) runs(id san.VolumeID) []ExtentRun {
 	type placed struct {

@@ -40,6 +40,9 @@ type Config struct {
 	OnWelcome func(*pb.Welcome)
 	// StorageInfo is what a unit has; nil in a host's agent.
 	StorageInfo func() *pb.StorageInfo
+	// StorageChanged has a value when StorageInfo is to be told again, to a station that has asked for it. How
+	// often that may be is for who sends to decide. May be nil.
+	StorageChanged <-chan struct{}
 	// OnDesired takes each desired state: a full one first on each stream, then changes.
 	// After an error the stream is dropped and another station is asked.
 	OnDesired func(*pb.DesiredState) error

@@ -123,6 +123,7 @@ type harness struct {
 	t       *testing.T
 	dialer  *fakeDialer
 	outbox  *Outbox
+	changed chan struct{}
 	desired []*pb.DesiredState
 	refuse  error // what OnDesired returns
 	stop    context.CancelFunc
@@ -131,14 +132,15 @@ type harness struct {
 
 func bubble(t *testing.T, f func(t *testing.T, h *harness)) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &harness{t: t, dialer: newFakeDialer("s1:1", "s2:1", "s3:1"), outbox: NewOutbox(), done: make(chan error, 1)}
+		h := &harness{t: t, dialer: newFakeDialer("s1:1", "s2:1", "s3:1"), outbox: NewOutbox(), changed: make(chan struct{}, 1), done: make(chan error, 1)}
 		ctx, cancel := context.WithCancel(context.Background())
 		h.stop = cancel
 		cfg := Config{
-			Hello:       func() *pb.Hello { return &pb.Hello{Incarnation: 7} },
-			StorageInfo: func() *pb.StorageInfo { return &pb.StorageInfo{Media: []*pb.MediumInfo{{Id: "m"}}} },
-			OnDesired:   func(m *pb.DesiredState) error { h.desired = append(h.desired, m); return h.refuse },
-			Reports:     h.outbox, Reason: "shutdown", Log: slog.New(slog.DiscardHandler),
+			Hello:          func() *pb.Hello { return &pb.Hello{Incarnation: 7} },
+			StorageInfo:    func() *pb.StorageInfo { return &pb.StorageInfo{Media: []*pb.MediumInfo{{Id: "m"}}} },
+			OnDesired:      func(m *pb.DesiredState) error { h.desired = append(h.desired, m); return h.refuse },
+			StorageChanged: h.changed,
+			Reports:        h.outbox, Reason: "shutdown", Log: slog.New(slog.DiscardHandler),
 		}
 		go func() { h.done <- run(ctx, cfg, h.dialer) }()
 		f(t, h)
@@ -388,6 +390,29 @@ func TestStorageInfoIsGivenWhenAskedFor(t *testing.T) {
 		m := next(s, func(m *pb.SessionRequest) bool { return m.GetStorageInfo() != nil })
 		if m.GetStorageInfo().Media[0].Id != "m" {
 			t.Errorf("storage info %v", m)
+		}
+	})
+}
+
+// A station that did not ask, because the unit is not approved, would end the stream for it.
+func TestStorageInfoIsToldAgainToWhoAskedForIt(t *testing.T) {
+	bubble(t, func(t *testing.T, h *harness) {
+		isStorage := func(m *pb.SessionRequest) bool { return m.GetStorageInfo() != nil }
+		s := h.welcome()
+		h.changed <- struct{}{}
+		if live(s, 5*time.Second+time.Millisecond) != 5 || len(h.changed) != 1 {
+			t.Error("it was told to a station that had not asked")
+		}
+		s.in <- response(&pb.NeedStorageInfo{})
+		next(s, isStorage) // the answer
+		next(s, isStorage) // the change
+		h.changed <- struct{}{}
+		next(s, isStorage)
+		close(s.in)
+		s = h.welcome() // and the next station has not asked either
+		h.changed <- struct{}{}
+		if live(s, 5*time.Second+time.Millisecond) != 5 || len(h.changed) != 1 {
+			t.Error("it was told to the next station, which had not asked")
 		}
 	})
 }

@@ -187,6 +187,7 @@ func (s *session) talk(ctx, sctx context.Context, every time.Duration) error {
 	rested := time.NewTimer(reportsApart)
 	rested.Stop()
 	defer rested.Stop()
+	var changed <-chan struct{} // once the station has asked: one that has not approved the unit wants nothing
 	for sequence := uint64(1); ; {
 		var m *pb.SessionRequest
 		select {
@@ -201,7 +202,10 @@ func (s *session) talk(ctx, sctx context.Context, every time.Duration) error {
 			if s.cfg.StorageInfo == nil {
 				continue
 			}
-			m = &pb.SessionRequest{Message: &pb.SessionRequest_StorageInfo{StorageInfo: s.cfg.StorageInfo()}}
+			changed = s.cfg.StorageChanged
+			m = s.storageInfo()
+		case <-changed:
+			m = s.storageInfo()
 		case <-ready:
 			if m = s.batch(); m == nil {
 				continue
@@ -220,6 +224,10 @@ func (s *session) talk(ctx, sctx context.Context, every time.Duration) error {
 			return err
 		}
 	}
+}
+
+func (s *session) storageInfo() *pb.SessionRequest {
+	return &pb.SessionRequest{Message: &pb.SessionRequest_StorageInfo{StorageInfo: s.cfg.StorageInfo()}}
 }
 
 // batch is the next message of reports, nil if none wait.
