@@ -14,7 +14,8 @@ import (
 //	Suite.Test [FILE.c:LINE]: reason
 //
 // The second form is for a test with a defect of its own: it runs, and counts as skipped if the
-// assertion in that place is the only one that fails.
+// assertion in that place is the only one that fails. It may also crash: what it leaves behind is as
+// wrong.
 //
 // Empty lines and those that begin with # say nothing.
 type skips map[string]skip
@@ -62,7 +63,7 @@ func (k skips) check(all []string) error {
 func (k skips) judge(name string, v verdict, why, said string) (verdict, string) {
 	entry, listed := k[name]
 	switch {
-	case listed && entry.broken != "" && v == failed && why == "" && failsOnlyAt(said, entry.broken):
+	case listed && entry.broken != "" && v == failed && (why == "" || isCrash(why)) && failsOnlyAt(said, entry.broken, isCrash(why)):
 		return skipped, entry.reason
 	case v == skipped && (!listed || entry.broken != ""):
 		return failed, "skipped, but not in the list of skips: " + why
@@ -77,7 +78,11 @@ func (k skips) judge(name string, v verdict, why, said string) (verdict, string)
 // A failed assertion, as the suite numbers and prints it.
 var failedAssertion = regexp.MustCompile(`(?m)^\s+\d+\. (\S+:\d+)  - `)
 
-func failsOnlyAt(said, place string) bool {
+// failsOnlyAt reports whether the only failed assertion is the one in that place; a test that crashed
+// may not have come to print it.
+func failsOnlyAt(said, place string, crash bool) bool {
 	all := failedAssertion.FindAllStringSubmatch(said, -1)
-	return len(all) == 1 && all[0][1] == place
+	return len(all) == 1 && all[0][1] == place || len(all) == 0 && crash
 }
+
+func isCrash(why string) bool { return strings.HasPrefix(why, crashed) }

@@ -98,6 +98,9 @@ const (
 	skipped verdict = "skipped"
 )
 
+// crashed is the beginning of why a test failed whose process a signal ended.
+const crashed = "crashed"
+
 // The last table that the suite prints: what ran, passed and failed, of suites, tests and assertions.
 var testsRow = regexp.MustCompile(`(?m)^\s+tests\s+(\d+)\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+)\s*$`)
 
@@ -107,7 +110,7 @@ func judge(code int, said string) (verdict, string) {
 	row := testsRow.FindStringSubmatch(said)
 	if row == nil {
 		if code < 0 {
-			return failed, "crashed"
+			return failed, crashed
 		}
 		return failed, fmt.Sprintf("ended with %d before its result", code)
 	}
@@ -116,7 +119,7 @@ func judge(code int, said string) (verdict, string) {
 	bad, _ := strconv.Atoi(row[4])
 	switch {
 	case code < 0:
-		return failed, "crashed after its result"
+		return failed, crashed + " after its result"
 	case bad != 0:
 		return failed, ""
 	case ran != 1 || ok != 1:

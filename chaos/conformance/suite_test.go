@@ -61,7 +61,11 @@ func TestSkips(t *testing.T) {
 		{failed, "", "\n    1. x.c:12  - a == b\n", skipped},
 		{failed, "", "\n    1. x.c:12  - a == b\n    2. x.c:13  - c\n", failed},
 		{failed, "", "\n    1. x.c:13  - c\n", failed},
-		{failed, "crashed", "\n    1. x.c:12  - a == b\n", failed},
+		{failed, "crashed", "\n    1. x.c:12  - a == b\n", skipped},
+		{failed, "crashed after its result", "", skipped},
+		{failed, "crashed", "\n    1. x.c:13  - c\n", failed},
+		{failed, "ended with 1 before its result", "", failed},
+		{failed, "", "", failed},
 		{passed, "", "", failed}, {skipped, "", "", failed},
 	} {
 		if v, _ := known.judge("D.Four", c.got, c.why, c.said); v != c.want {
