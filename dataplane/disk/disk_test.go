@@ -41,6 +41,7 @@ func TestFileConformance(t *testing.T) {
 			f := newFile(t)
 			checkZeroing(t, f)
 			checkBounds(t, f)
+			checkMapped(t, f)
 			if err := f.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -51,6 +52,37 @@ func TestFileConformance(t *testing.T) {
 				t.Errorf("Datasync after Close: %v, want ErrClosed", err)
 			}
 		})
+	}
+}
+
+// checkMapped: what was written is mapped, what was punched out and what lies before the end is not.
+func checkMapped(t *testing.T, f disk.File) {
+	t.Helper()
+	const piece = 256 << 10 // what any file system may take for one block
+	if err := f.PunchHole(0, 4*mib); err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{0, 2 * piece, 3 * piece, 4 * piece} {
+		if _, err := f.WriteAt(bytes.Repeat([]byte{7}, piece), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.PunchHole(3*piece, piece); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		off, length, run int64
+		mapped           bool
+	}{
+		{0, 4 * mib, piece, true}, {piece - 512, 4 * mib, 512, true}, {0, 512, 512, true},
+		{piece, mib, piece, false}, {piece, 512, 512, false},
+		{2 * piece, 2 * mib, piece, true}, {3 * piece, 2 * mib, piece, false},
+		{4 * piece, 2 * mib, piece, true}, {5 * piece, 2 * mib, 2 * mib, false}, {4*mib - 512, 512, 512, false},
+	} {
+		run, mapped, err := f.Mapped(c.off, c.length)
+		if err != nil || run != c.run || mapped != c.mapped {
+			t.Errorf("%d bytes from %d: %d of them mapped=%v (%v), want %d, %v", c.length, c.off, run, mapped, err, c.run, c.mapped)
+		}
 	}
 }
 

@@ -22,6 +22,10 @@ type File interface {
 	// PunchHole makes the range read as zeros and gives its space back where the
 	// medium can.
 	PunchHole(off, length int64) error
+	// Mapped says whether the file holds space for the byte at off, and for how many of the length
+	// bytes from there on that is so, at least one. What is not mapped reads as zeros; a file that can't
+	// tell is mapped.
+	Mapped(off, length int64) (run int64, mapped bool, err error)
 	// SizeBytes is the present size.
 	SizeBytes() int64
 	// Truncate sets the size of a regular file; new bytes read as zeros. A block

@@ -228,6 +228,39 @@ func (o *OSFile) PunchHole(off, length int64) error {
 	return Error("punch a hole in", o.name, err)
 }
 
+// Mapped implements File by SEEK_DATA and SEEK_HOLE. It moves the file's position, which nothing
+// here uses. Space that was reserved and never written is not mapped to a file system.
+func (o *OSFile) Mapped(off, length int64) (run int64, mapped bool, err error) {
+	if o.block {
+		return length, true, nil
+	}
+	data, err := o.seek(off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO): // no data from here to the end
+		return length, false, nil
+	case unsupported(err):
+		return length, true, nil
+	case err != nil:
+		return 0, false, Error("look for data in", o.name, err)
+	case data > off:
+		return min(data-off, length), false, nil
+	}
+	hole, err := o.seek(off, unix.SEEK_HOLE)
+	if err != nil {
+		return 0, false, Error("look for holes in", o.name, err)
+	}
+	// A hole may have been punched since; the byte was mapped a moment ago.
+	return min(max(hole-off, 1), length), true, nil
+}
+
+func (o *OSFile) seek(off int64, whence int) (at int64, err error) {
+	err = control(o.f, func(fd int) (err error) {
+		at, err = unix.Seek(fd, off, whence)
+		return err
+	})
+	return at, err
+}
+
 func (o *OSFile) fallocate(mode uint32, off, length int64) error {
 	return control(o.f, func(fd int) error { return unix.Fallocate(fd, mode, off, length) })
 }

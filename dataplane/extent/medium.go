@@ -283,6 +283,12 @@ func (m *Medium) WriteAt(p []byte, off int64) error { return writeFull(m.f, p, o
 // the medium can. The caller keeps to extents that it owns.
 func (m *Medium) PunchHole(off, length int64) error { return m.f.PunchHole(off, length) }
 
+// Mapped says whether the medium holds space for the byte at off, and for how many of the length bytes
+// from there on that is so. What is not mapped reads as zeros.
+func (m *Medium) Mapped(off, length int64) (run int64, mapped bool, err error) {
+	return m.f.Mapped(off, length)
+}
+
 // Sync makes everything that was written before the call stable. Callers at the same
 // time share one fdatasync. Once one has failed all later ones fail (ErrFailed).
 func (m *Medium) Sync() error {

@@ -34,6 +34,16 @@ func (m *memoryStore) WriteAt(_ context.Context, p []byte, off int64, _ bool) er
 	return nil
 }
 
+func (m *memoryStore) MaxAtomicBytes() int64 { return 1 << 20 }
+
+func (m *memoryStore) WriteAtomic(ctx context.Context, p []byte, off int64) error {
+	return m.WriteAt(ctx, p, off, true)
+}
+
+func (m *memoryStore) Mapped(_ context.Context, _, length int64) (run int64, mapped bool, err error) {
+	return length, true, nil
+}
+
 func (m *memoryStore) Flush(context.Context) error { return nil }
 
 func (m *memoryStore) Zero(_ context.Context, off, length int64) error {

@@ -104,14 +104,64 @@ func (lu *LU) readDefectData(r request) Result {
 	return r.parameterData([]byte{1: r.CDB[1] & 0x1f, 7: 0}, int(min(binary.BigEndian.Uint32(r.CDB[6:]), 8)))
 }
 
-// getLBAStatus is GET LBA STATUS (SBC-3 §5.4). A Store does not tell what it holds space
-// for, so every block counts as mapped, which is always safe: an initiator reads it
-// instead of taking it for zeros. The one run ends where its 32 bits or the volume do.
+// maxStatusRuns bounds what one GET LBA STATUS looks up and returns; the initiator asks on from there.
+// maxStatusSteps bounds what is looked up for one of them, which may then be shorter than it could be.
+const (
+	maxStatusRuns  = 256
+	maxStatusSteps = 64
+)
+
+// getLBAStatus is GET LBA STATUS (SBC-3 §5.4): which blocks the Store holds space for, in runs from
+// the LBA on, as many as there is room for. There is at least one.
 func (lu *LU) getLBAStatus(r request) Result {
-	lba, capacity := binary.BigEndian.Uint64(r.CDB[2:]), lu.blocks()
+	lba, capacity, allocation := binary.BigEndian.Uint64(r.CDB[2:]), lu.blocks(), cdb.Allocation(r.CDB)
 	if lba >= capacity {
 		return check(cdb.KeyIllegalRequest, cdb.ASCLBAOutOfRange)
 	}
-	run := cdb.LBAStatus{LBARange: cdb.LBARange{LBA: lba, Blocks: uint32(min(capacity-lba, 1<<32-1))}}
-	return r.parameterData(cdb.AppendLBAStatus(nil, []cdb.LBAStatus{run}), cdb.Allocation(r.CDB))
+	var runs []cdb.LBAStatus
+	for room := min(max(1, (allocation-8)/16), maxStatusRuns); len(runs) < room && lba < capacity; {
+		run, err := lu.statusAt(&r, lba, capacity)
+		if err != nil {
+			return readFailed(err)
+		}
+		lba += uint64(run.Blocks)
+		runs = append(runs, run)
+	}
+	return r.parameterData(cdb.AppendLBAStatus(nil, runs), allocation)
 }
+
+// statusAt finds the run of blocks that begins at lba. A block of which a part is mapped is mapped.
+func (lu *LU) statusAt(r *request, lba, capacity uint64) (cdb.LBAStatus, error) {
+	run := cdb.LBAStatus{LBARange: cdb.LBARange{LBA: lba}}
+	most := min(capacity-lba, 1<<32-1)
+	for step := 0; uint64(run.Blocks) < most && step < maxStatusSteps; step++ {
+		at := lba + uint64(run.Blocks)
+		n, mapped, err := lu.cfg.Store.Mapped(r.ctx, lu.bytes(at), lu.bytes(most-uint64(run.Blocks)))
+		if err != nil {
+			return run, err
+		}
+		blocks := uint64(n) >> lu.shift
+		if part := uint64(n) & uint64(lu.cfg.BlockSizeBytes-1); mapped && part != 0 {
+			blocks++
+		}
+		if blocks == 0 {
+			blocks, mapped = 1, true
+		}
+		state := lbaDeallocated
+		if mapped {
+			state = lbaMapped
+		}
+		if run.Blocks > 0 && state != run.State {
+			break
+		}
+		run.State = state
+		run.Blocks += uint32(blocks)
+	}
+	return run, nil
+}
+
+// Provisioning status (SBC-3 table 48).
+const (
+	lbaMapped      uint8 = 0
+	lbaDeallocated uint8 = 1
+)

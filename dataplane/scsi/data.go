@@ -36,6 +36,8 @@ func lengthField(op byte) int {
 	switch {
 	case op == cdb.OpCompareAndWrite:
 		return 13
+	case op == cdb.OpWriteAtomic16:
+		return 12
 	case cdb.Length(op) == 6:
 		return 4
 	case cdb.Length(op) == 10:
@@ -64,8 +66,9 @@ func (lu *LU) read(r request) Result {
 	whole := (wanted + mask) &^ mask
 	buf := lu.buffers.get(whole)
 	if err := lu.cfg.Store.ReadAt(r.ctx, buf.b[:whole], lu.bytes(b.LBA)); err != nil {
+		res = lu.unreadable(r.ctx, err, buf.b[:whole], b.LBA)
 		buf.release()
-		return readFailed(err)
+		return res
 	}
 	res.DataIn, res.Release = buf.b[:wanted], buf.release
 	return res
@@ -115,6 +118,37 @@ func (lu *LU) write(r request) Result {
 	}
 	defer lu.ranges.release(held)
 	if err := lu.cfg.Store.WriteAt(r.ctx, data, lu.bytes(b.LBA), b.FUA); err != nil {
+		res = writeFailed(err)
+		res.DataOutTotal = total
+	}
+	return res
+}
+
+// writeAtomic is WRITE ATOMIC (16) (SBC-4 §5.48): all of it or nothing, and stable, whether FUA asks
+// for that or not. An atomic boundary, which would let parts be atomic by themselves, is not supported.
+func (lu *LU) writeAtomic(r request) Result {
+	b := &r.block
+	if refused, ok := lu.checkRange(b, uint64(lu.limits.MaxAtomic)); !ok {
+		return refused
+	}
+	if b.Boundary != 0 {
+		return badCDB(10, -1)
+	}
+	total := int(lu.bytes(uint64(b.Blocks)))
+	data, refused, ok := r.dataOut(total)
+	if !ok {
+		return refused
+	}
+	res := Result{Status: cdb.StatusGood, DataOutTotal: total}
+	if total == 0 {
+		return res
+	}
+	held, err := lu.ranges.acquire(r.ctx, b.LBA, uint64(b.Blocks), false)
+	if err != nil {
+		return aborted()
+	}
+	defer lu.ranges.release(held)
+	if err := lu.cfg.Store.WriteAtomic(r.ctx, data, lu.bytes(b.LBA)); err != nil {
 		res = writeFailed(err)
 		res.DataOutTotal = total
 	}
@@ -211,7 +245,7 @@ func (lu *LU) compareMedium(r *request, want expected) Result {
 	for done := 0; done < total; {
 		p := buf.b[:min(total-done, verifyChunkBytes)]
 		if err := lu.cfg.Store.ReadAt(r.ctx, p, lu.bytes(r.block.LBA)+int64(done)); err != nil {
-			return readFailed(err)
+			return lu.unreadable(r.ctx, err, p, r.block.LBA+uint64(done)>>lu.shift)
 		}
 		if want != nil {
 			if w := want(done, len(p)); !bytes.Equal(p, w) {

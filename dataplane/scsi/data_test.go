@@ -38,6 +38,7 @@ var blockCases = []blockCase{
 	{"VERIFY (10)", cdb.Block{Op: cdb.OpVerify10, Blocks: 1}, 0},
 	{"VERIFY (12) with data", cdb.Block{Op: cdb.OpVerify12, Blocks: 1, ByteCheck: 1}, 1},
 	{"VERIFY (16) with one block", cdb.Block{Op: cdb.OpVerify16, Blocks: 1, ByteCheck: 3}, 1},
+	{"WRITE ATOMIC (16)", cdb.Block{Op: cdb.OpWriteAtomic16, Blocks: 1}, 1},
 	{"ORWRITE (16)", cdb.Block{Op: cdb.OpOrWrite16, Blocks: 1}, 1},
 	{"COMPARE AND WRITE", cdb.Block{Op: cdb.OpCompareAndWrite, Blocks: 1}, 2},
 	{"WRITE SAME (10)", cdb.Block{Op: cdb.OpWriteSame10, Blocks: 1}, 1},
@@ -120,6 +121,7 @@ func TestStoreErrors(t *testing.T) {
 	}{
 		{errStore, reading, writing},
 		{fmt.Errorf("volume x: %w", disk.ErrNoSpace), answer{cdb.KeyDataProtect, cdb.ASCSpaceAllocationFailed}, answer{cdb.KeyDataProtect, cdb.ASCSpaceAllocationFailed}},
+		{fmt.Errorf("volume x: %w", disk.ErrReadOnly), answer{cdb.KeyDataProtect, cdb.ASCWriteProtected}, answer{cdb.KeyDataProtect, cdb.ASCWriteProtected}},
 		{san.Errorf(san.KindNoSpace, "pool is full"), answer{cdb.KeyDataProtect, cdb.ASCSpaceAllocationFailed}, answer{cdb.KeyDataProtect, cdb.ASCSpaceAllocationFailed}},
 	} {
 		fail := func() error { return e.err }

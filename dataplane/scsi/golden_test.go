@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"strings"
 	"testing"
@@ -48,8 +49,8 @@ func TestGoldenAnswers(t *testing.T) {
 			"51 94 00 04 00000003" + "51 95 00 04 00000002" +
 			"53 98 00 4c 'iqn.2026-11.io.sandbar:5f0c2f5e-7a9b-4f0e-9a53-0d1f8c1f6a01:unit1,t,0x0002' 0000" +
 			"53 a8 00 44 'iqn.2026-11.io.sandbar:5f0c2f5e-7a9b-4f0e-9a53-0d1f8c1f6a01:unit1' 000000"},
-		{"VPD B0, 512", 512, cdb.InquiryVPD(0xb0, 255), "00 b0 003c 01 ff 0008 00010000 00000800 00000000 00100000 00000100 00000008 80000000 0000000000010000" + zeros(20)},
-		{"VPD B0, 4096", 4096, cdb.InquiryVPD(0xb0, 255), "00 b0 003c 01 ff 0001 00002000 00000100 00000000 00100000 00000100 00000001 80000000 0000000000002000" + zeros(20)},
+		{"VPD B0, 512", 512, cdb.InquiryVPD(0xb0, 255), "00 b0 003c 01 ff 0008 00010000 00000800 00000000 00100000 00000100 00000008 80000000 0000000000010000 00000020" + zeros(16)},
+		{"VPD B0, 4096", 4096, cdb.InquiryVPD(0xb0, 255), "00 b0 003c 01 ff 0001 00002000 00000100 00000000 00100000 00000100 00000001 80000000 0000000000002000 00000004" + zeros(16)},
 		{"VPD B1", 512, cdb.InquiryVPD(0xb1, 255), "00 b1 003c 0001" + zeros(58)},
 		{"VPD B2", 512, cdb.InquiryVPD(0xb2, 255), "00 b2 0004 00 e4 02 00"},
 		{"READ CAPACITY (10)", 512, cdb.ReadCapacity10(), "0000003f 00000200"},
@@ -65,6 +66,7 @@ func TestGoldenAnswers(t *testing.T) {
 		{"REQUEST SENSE", 512, cdb.RequestSense(252), "70 00 00 00000000 0a" + zeros(10)},
 		{"opcodes, READ (16)", 512, cdb.ReportSupportedOpcode(1, 0x88, 0, false, 512), "00 03 0010 88 f8 ffffffffffffffff ffffffff 1f 04"},
 		{"opcodes, COMPARE AND WRITE", 512, cdb.ReportSupportedOpcode(1, 0x89, 0, false, 512), "00 03 0010 89 f8 ffffffffffffffff 000000ff 1f 04"},
+		{"opcodes, WRITE ATOMIC (16)", 512, cdb.ReportSupportedOpcode(1, 0x9c, 0, false, 512), "00 03 0010 9c f8 ffffffffffffffff ffff ffff 1f 04"},
 		{"opcodes, READ CAPACITY (16)", 512, cdb.ReportSupportedOpcode(2, 0x9e, 0x10, false, 512), "00 03 0010 9e 10 0000000000000000 ffffffff 00 04"},
 		{"opcodes, PERSISTENT RESERVE OUT", 512, cdb.ReportSupportedOpcode(2, 0x5f, 1, false, 512), "00 03 000a 5f 01 ff 0000 ffffffff 04"},
 		{"opcodes, EXTENDED COPY", 512, cdb.ReportSupportedOpcode(3, 0x83, 1, false, 512), "00 01 0000"},
@@ -207,3 +209,7 @@ type sizedStore struct {
 }
 
 func (s sizedStore) SizeBytes() int64 { return s.size }
+
+func (s sizedStore) Mapped(_ context.Context, _, length int64) (run int64, mapped bool, err error) {
+	return length, true, nil
+}

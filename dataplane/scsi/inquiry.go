@@ -127,8 +127,8 @@ const (
 	maxCompareBlocks     = 255
 )
 
-// blockLimits are the limits for a block size.
-func blockLimits(blockSizeBytes uint32) cdb.BlockLimits {
+// blockLimits are the limits for a block size and a Store's longest atomic write.
+func blockLimits(blockSizeBytes uint32, maxAtomicBytes int64) cdb.BlockLimits {
 	granularity := max(1, granularityBytes/blockSizeBytes)
 	return cdb.BlockLimits{
 		WriteSameNonZero:   true,
@@ -139,5 +139,6 @@ func blockLimits(blockSizeBytes uint32) cdb.BlockLimits {
 		MaxUnmap:           maxUnmapBlocks, MaxUnmapDescriptors: maxUnmapDescriptors,
 		UnmapGranularity: granularity, UnmapAlignmentValid: true,
 		MaxWriteSame: MaxTransferBytes / uint64(blockSizeBytes),
+		MaxAtomic:    uint32(min(maxAtomicBytes, MaxTransferBytes) / int64(blockSizeBytes)),
 	}
 }

@@ -71,7 +71,7 @@ func NewLU(cfg Config) (*LU, error) {
 		cfg: cfg, shift: uint(bits.TrailingZeros32(cfg.BlockSizeBytes)),
 		commands: newCommandSet(), nexuses: make(map[*Nexus]struct{}),
 	}
-	lu.limits = blockLimits(cfg.BlockSizeBytes)
+	lu.limits = blockLimits(cfg.BlockSizeBytes, cfg.Store.MaxAtomicBytes())
 	base, err := newGotgtDevice(lu.shift)
 	if err != nil {
 		return nil, err

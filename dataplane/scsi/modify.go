@@ -75,7 +75,7 @@ func (lu *LU) setBits(r *request, data []byte) Result {
 	defer buf.release()
 	p := buf.b[:len(data)]
 	if err := lu.cfg.Store.ReadAt(r.ctx, p, lu.bytes(b.LBA)); err != nil {
-		return readFailed(err)
+		return lu.unreadable(r.ctx, err, p, b.LBA)
 	}
 	for i := range p {
 		p[i] |= data[i]

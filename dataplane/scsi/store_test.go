@@ -19,9 +19,19 @@ type memStore struct {
 	gate                          chan struct{}
 	reads, writes, flushes, zeros int
 	fua                           bool
+	// atomics counts atomic writes; longest is what MaxAtomicBytes says.
+	atomics int
+	longest int64
+	// holes are the 512-byte pieces that were zeroed and not written since; failMap decides Mapped's error.
+	holes   map[int64]bool
+	failMap func() error
+	// bad is a 512-byte piece that can't be read, -1 for none.
+	bad int64
 }
 
-func newMemStore(size int) *memStore { return &memStore{data: make([]byte, size)} }
+func newMemStore(size int) *memStore {
+	return &memStore{data: make([]byte, size), longest: 16 << 10, holes: map[int64]bool{}, bad: -1}
+}
 
 func (m *memStore) SizeBytes() int64 {
 	m.mu.Lock()
@@ -60,6 +70,9 @@ func (m *memStore) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := failing(m.failRead); err != nil {
 		return err
 	}
+	if at := m.bad * 512; off <= at && at < off+int64(len(p)) {
+		return errStore
+	}
 	copy(p, m.span(off, len(p)))
 	return nil
 }
@@ -79,7 +92,44 @@ func (m *memStore) WriteAt(ctx context.Context, p []byte, off int64, fua bool) e
 		return err
 	}
 	copy(m.span(off, len(p)), p)
+	m.dig(off, int64(len(p)), false)
 	return nil
+}
+
+// dig marks a range as a hole, or as filled.
+func (m *memStore) dig(off, length int64, hole bool) {
+	for at := off; at < off+length; at += 512 {
+		m.holes[at] = hole
+	}
+}
+
+func (m *memStore) MaxAtomicBytes() int64 { return m.longest }
+
+func (m *memStore) WriteAtomic(ctx context.Context, p []byte, off int64) error {
+	if int64(len(p)) > m.longest {
+		panic("store called outside of its contract")
+	}
+	err := m.WriteAt(ctx, p, off, true)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.atomics++
+	return err
+}
+
+func (m *memStore) Mapped(ctx context.Context, off, length int64) (run int64, mapped bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.span(off, int(length))
+	if err := failing(m.failMap); err != nil {
+		return 0, false, err
+	}
+	for run = 512; run < length && m.holes[off+run] == m.holes[off]; {
+		run += 512
+	}
+	return run, !m.holes[off], nil
 }
 
 func (m *memStore) Flush(ctx context.Context) error {
@@ -103,5 +153,6 @@ func (m *memStore) Zero(ctx context.Context, off, length int64) error {
 		return err
 	}
 	clear(m.span(off, int(length)))
+	m.dig(off, length, true)
 	return nil
 }

@@ -36,6 +36,7 @@ const (
 	usageRange12  = "\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x04"
 	usageRange16  = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x04"
 	usageCompare  = "\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x1f\x04"
+	usageAtomic   = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x04"
 	usageLength10 = "\x00\x00\x00\x00\x1f\xff\xff\x04"
 )
 
@@ -146,6 +147,7 @@ func blockCommands() []command {
 		{op: cdb.OpPreFetch16, access: accessReads, usage: "\x02" + usageRange16, block: (*LU).preFetch},
 		{op: cdb.OpSynchronizeCache16, usage: "\x02" + usageRange16, block: (*LU).synchronizeCache},
 		{op: cdb.OpWriteSame16, usage: "\xff" + usageRange16, block: (*LU).writeSame},
+		{op: cdb.OpWriteAtomic16, usage: "\xf8" + usageAtomic, block: (*LU).writeAtomic},
 		{op: cdb.OpRead12, access: accessReads, usage: "\xf8" + usageRange12, block: (*LU).read},
 		{op: cdb.OpWrite12, usage: "\xf8" + usageRange12, block: (*LU).write},
 		{op: cdb.OpWriteAndVerify12, usage: "\xf6" + usageRange12, block: (*LU).writeAndVerify},

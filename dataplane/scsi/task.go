@@ -103,14 +103,26 @@ func decodeFailed(err error) Result {
 func aborted() Result { return Result{Status: cdb.StatusTaskAborted} }
 
 // storeFailed answers an error of the Store; asc is the medium error's code.
-func storeFailed(err error, asc cdb.ASC) Result {
+func storeFailed(err error, asc cdb.ASC) Result { return checkOrAbort(storeSense(err, asc)) }
+
+func checkOrAbort(s cdb.Sense, stopped bool) Result {
+	if stopped {
+		return aborted()
+	}
+	return checkSense(s)
+}
+
+// storeSense is the sense data of a Store's error, unless it says that the command was stopped.
+func storeSense(err error, asc cdb.ASC) (s cdb.Sense, stopped bool) {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return aborted()
+		return s, true
 	case errors.Is(err, disk.ErrNoSpace), san.KindOf(err) == san.KindNoSpace:
-		return check(cdb.KeyDataProtect, cdb.ASCSpaceAllocationFailed)
+		return cdb.Sense{Key: cdb.KeyDataProtect, ASC: cdb.ASCSpaceAllocationFailed}, false
+	case errors.Is(err, disk.ErrReadOnly):
+		return cdb.Sense{Key: cdb.KeyDataProtect, ASC: cdb.ASCWriteProtected}, false
 	}
-	return check(cdb.KeyMediumError, asc)
+	return cdb.Sense{Key: cdb.KeyMediumError, ASC: asc}, false
 }
 
 // writeFailed answers a failed write, zeroing or flush.

@@ -6,6 +6,11 @@
 // write: the record says what was intended, and the next start or the next call finishes
 // it.
 //
+// It owns atomic writes too. They go through a journal beside the record (see journal), stable before
+// the first byte goes to its place, and the next start carries out what a crash left in it: the
+// content is the old or the new, never a mix. Ordinary writes pay one look at whether the journal
+// has anything.
+//
 // It must never decide whether a command is allowed, who may read, or what other copies
 // hold, and never give out bytes that a former owner of an extent wrote. A Replica is
 // the Store that package scsi asks for; this package does not know it.

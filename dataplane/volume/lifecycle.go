@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 
 	"github.com/sandbar-san/sandbar/dataplane/disk"
 	"github.com/sandbar-san/sandbar/san"
@@ -56,6 +57,10 @@ func (m *Manager) begin(e *entry, spec Spec) error {
 			return san.Errorf(san.KindConflict, "volume %s has extents on medium %s but no record on this unit; restore the record, or delete the volume here to give its data up", spec.ID, md.ID())
 		}
 	}
+	// Of a former volume with this id whose record was lost.
+	if err := removeJournal(m.records, spec.ID); err != nil {
+		return err
+	}
 	rec, err := disk.OpenRecord(m.records, string(spec.ID))
 	if err != nil {
 		return err
@@ -81,7 +86,7 @@ func (m *Manager) build(ctx context.Context, e *entry) error {
 			return err
 		}
 	}
-	replica, err := newReplica(e.spec, m.media)
+	replica, err := m.newReplica(e.spec)
 	if err != nil {
 		return err
 	}
@@ -112,7 +117,7 @@ func (m *Manager) undo(e *entry) error {
 // after any failure or crash; a volume that is not here is no error. Extents without a
 // record, and a record that is damaged, are removed too.
 //
-// Order on disk: record "deleting" → extents free → no record.
+// Order on disk: record "deleting" → no journal → extents free → no record.
 func (m *Manager) Delete(ctx context.Context, id san.VolumeID) error {
 	if err := checkID(id); err != nil {
 		return err
@@ -124,7 +129,7 @@ func (m *Manager) Delete(ctx context.Context, id san.VolumeID) error {
 	defer m.release(e)
 	switch e.state {
 	case "":
-		return m.freeExtents(e)
+		return m.freeAll(e)
 	case StateReady, StateOffline, StateCreating:
 		payload, err := encodeRecord(e.spec, StateDeleting)
 		if err != nil {
@@ -141,10 +146,11 @@ func (m *Manager) Delete(ctx context.Context, id san.VolumeID) error {
 			e.state, e.problem = StateDeleting, nil
 		}
 	})
+	var closed error
 	if replica != nil {
-		replica.close()
+		closed = replica.close()
 	}
-	if err := m.finishDelete(e); err != nil {
+	if err := errors.Join(closed, m.finishDelete(e)); err != nil {
 		return san.Wrap("delete volume "+string(id), err)
 	}
 	return nil
@@ -152,7 +158,7 @@ func (m *Manager) Delete(ctx context.Context, id san.VolumeID) error {
 
 // finishDelete does what comes after the record says "deleting".
 func (m *Manager) finishDelete(e *entry) error {
-	if err := m.freeExtents(e); err != nil {
+	if err := m.freeAll(e); err != nil {
 		return err
 	}
 	// A medium that is away still says that its extents are this volume's: the record
@@ -167,6 +173,15 @@ func (m *Manager) finishDelete(e *entry) error {
 	}
 	m.set(func() { e.record, e.state, e.problem = nil, "", nil })
 	return nil
+}
+
+// freeAll removes the volume's journal and frees its extents. The journal first: it must never be
+// carried out on somebody else's extents.
+func (m *Manager) freeAll(e *entry) error {
+	if err := removeJournal(m.records, e.spec.ID); err != nil {
+		return err
+	}
+	return m.freeExtents(e)
 }
 
 // freeExtents frees the volume's extents on every medium that is present.

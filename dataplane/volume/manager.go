@@ -16,8 +16,11 @@ import (
 // directory closes it, after the Manager.
 type Config struct {
 	Media   []*extent.Medium // all with the same extent size
-	Records disk.Dir         // for the replicas' records alone
-	Log     *slog.Logger
+	Records disk.Dir         // for the replicas' records and journals alone
+	// JournalBytes is the size of a replica's journal, which it gets with its first atomic write; 4
+	// MiB if zero.
+	JournalBytes int64
+	Log          *slog.Logger
 }
 
 // Manager keeps the replicas of one unit. It is safe for concurrent use; calls for
@@ -27,7 +30,9 @@ type Manager struct {
 	order      []*extent.Medium
 	extentSize int64
 	records    disk.Dir
-	log        *slog.Logger
+	// journalBytes is Config.JournalBytes.
+	journalBytes int64
+	log          *slog.Logger
 
 	mu      sync.Mutex
 	closed  bool
@@ -51,7 +56,13 @@ type entry struct {
 // absent does not keep the others from opening: List tells of it.
 func Open(cfg Config) (*Manager, error) {
 	m := &Manager{media: map[san.MediumID]*extent.Medium{}, order: cfg.Media, records: cfg.Records, log: cfg.Log,
-		entries: map[san.VolumeID]*entry{}, extentSize: san.ExtentSizeBytes}
+		entries: map[san.VolumeID]*entry{}, extentSize: san.ExtentSizeBytes, journalBytes: cfg.JournalBytes}
+	if m.journalBytes == 0 {
+		m.journalBytes = journalBytes
+	}
+	if m.journalBytes < minJournalBytes || m.journalBytes > maxJournalBytes {
+		return nil, san.Errorf(san.KindInvalid, "journals of %d bytes are not supported; use %d to %d", m.journalBytes, minJournalBytes, maxJournalBytes)
+	}
 	for i, md := range cfg.Media {
 		if i == 0 {
 			m.extentSize = md.ExtentSizeBytes()
@@ -123,7 +134,10 @@ func (m *Manager) load(id san.VolumeID) error {
 
 // openReplica opens what the record calls ready, or says why it can't be.
 func (m *Manager) openReplica(e *entry) {
-	r, err := newReplica(e.spec, m.media)
+	r, err := m.newReplica(e.spec)
+	if err == nil {
+		err = r.recover()
+	}
 	switch {
 	case err == nil:
 		e.state, e.replica, e.problem = StateReady, r, nil
@@ -247,14 +261,14 @@ func (m *Manager) Close() error {
 		entries = append(entries, e)
 	}
 	m.mu.Unlock()
+	var errs []error
 	for _, e := range entries {
 		e.turn <- struct{}{}
 		if e.replica != nil {
-			e.replica.close()
+			errs = append(errs, e.replica.close())
 		}
 		<-e.turn
 	}
-	var errs []error
 	for _, md := range m.order {
 		errs = append(errs, md.Sync())
 	}

@@ -28,7 +28,9 @@ type Replica struct {
 	gate  *gate
 	lock  rangeLock
 	where atomic.Pointer[placement]
-	stats counters
+	// journal makes atomic writes atomic.
+	journal *journal
+	stats   counters
 }
 
 // placement says where each byte is. It never changes; a volume that grows gets a new one.
@@ -107,7 +109,9 @@ func (r *Replica) access(ctx context.Context, what string, off, length int64, sh
 	if err != nil {
 		return err
 	}
-	err = do(pl)
+	if err = r.journal.readable(off, off+length); err == nil {
+		err = do(pl)
+	}
 	r.lock.unlock(s)
 	if err != nil {
 		r.stats.errors.Add(1)
@@ -136,6 +140,9 @@ func (r *Replica) ReadAt(ctx context.Context, p []byte, off int64) error {
 // the range may hold old and new bytes; disk.ErrNoSpace is a full medium.
 func (r *Replica) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
 	err := r.access(ctx, "write", off, int64(len(p)), false, func(pl *placement) error {
+		if err := r.journal.settle(off, off+int64(len(p))); err != nil {
+			return err
+		}
 		err := pl.each(off, int64(len(p)), func(c piece) error {
 			defer c.medium.changes.Add(1) // in vain too: some of it may be there
 			return c.medium.WriteAt(p[c.from:c.to], c.at)
@@ -155,6 +162,9 @@ func (r *Replica) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 // Zero makes the range read as zeros and gives its space back where the medium can.
 func (r *Replica) Zero(ctx context.Context, off, length int64) error {
 	return r.access(ctx, "zero", off, length, false, func(pl *placement) error {
+		if err := r.journal.settle(off, off+length); err != nil {
+			return err
+		}
 		err := pl.each(off, length, func(c piece) error {
 			defer c.medium.changes.Add(1)
 			return zeroPiece(c)
@@ -165,6 +175,44 @@ func (r *Replica) Zero(ctx context.Context, off, length int64) error {
 		}
 		return err
 	})
+}
+
+// errRunEnds ends the search for the end of a run.
+var errRunEnds = errors.New("the run ends here")
+
+// Mapped says whether a medium holds space for the byte at off, and for how many of the length bytes
+// from there on that is so, at least one. What is not mapped reads as zeros. Writes at the same time
+// may make the answer an old one.
+func (r *Replica) Mapped(ctx context.Context, off, length int64) (run int64, mapped bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
+	if !r.gate.enter() {
+		return 0, false, r.closed()
+	}
+	defer r.gate.leave()
+	pl := r.where.Load()
+	if off < 0 || length <= 0 || off > pl.sizeBytes-length {
+		return 0, false, san.Errorf(san.KindInvalid, "%d bytes at %d are outside volume %s, which has %d bytes", length, off, r.id, pl.sizeBytes)
+	}
+	err = pl.each(off, length, func(c piece) error {
+		n, state, err := c.medium.Mapped(c.at, c.to-c.from)
+		switch {
+		case err != nil:
+			return err
+		case run > 0 && state != mapped:
+			return errRunEnds
+		}
+		mapped = state
+		if run += n; n < c.to-c.from {
+			return errRunEnds
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errRunEnds) {
+		return 0, false, san.Wrap("map of volume "+string(r.id), err)
+	}
+	return run, mapped, nil
 }
 
 // zeroPiece punches the whole blocks out and writes zeros to what is left at the edges.
@@ -259,7 +307,10 @@ func (m *medium) flush() error {
 }
 
 // close waits for the I/O in flight and refuses all that comes later.
-func (r *Replica) close() { r.gate.shut() }
+func (r *Replica) close() error {
+	r.gate.shut()
+	return r.journal.close()
+}
 
 // counters count what succeeded, and failures.
 type counters struct {
@@ -288,21 +339,21 @@ func (r *Replica) Stats() Stats {
 
 // newReplica builds the map of a volume from what its media say. A volume that is not
 // whole is an error that matches disk.ErrDamaged.
-func newReplica(spec Spec, media map[san.MediumID]*extent.Medium) (*Replica, error) {
+func (m *Manager) newReplica(spec Spec) (*Replica, error) {
 	pl := &placement{sizeBytes: spec.SizeBytes}
 	known := map[san.MediumID]*medium{}
 	for i, sl := range spec.Slices {
-		m := known[sl.Medium]
-		if m == nil {
-			on := media[sl.Medium]
+		md := known[sl.Medium]
+		if md == nil {
+			on := m.media[sl.Medium]
 			if on == nil {
 				return nil, missingMedium(spec.ID, sl.Medium)
 			}
-			m = &medium{Medium: on}
-			known[sl.Medium] = m
-			pl.media = append(pl.media, m)
+			md = &medium{Medium: on}
+			known[sl.Medium] = md
+			pl.media = append(pl.media, md)
 		}
-		if err := pl.add(spec.ID, m, spec.firstLogical(i), sl.Extents); err != nil {
+		if err := pl.add(spec.ID, md, spec.firstLogical(i), sl.Extents); err != nil {
 			return nil, err
 		}
 	}
@@ -311,6 +362,7 @@ func newReplica(spec Spec, media map[san.MediumID]*extent.Medium) (*Replica, err
 	last.length = spec.SizeBytes - last.start
 	r := &Replica{id: spec.ID, block: spec.BlockSizeBytes, gate: newGate()}
 	r.where.Store(pl)
+	r.journal = newJournal(m.records, spec.ID, m.journalBytes, func() error { return flushMedia(r.where.Load().media) })
 	return r, nil
 }
 

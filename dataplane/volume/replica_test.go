@@ -17,6 +17,7 @@ import (
 	"github.com/sandbar-san/sandbar/dataplane/disk"
 	"github.com/sandbar-san/sandbar/dataplane/disk/disktest"
 	"github.com/sandbar-san/sandbar/dataplane/extent"
+	"github.com/sandbar-san/sandbar/dataplane/volume"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -184,6 +185,44 @@ func TestFailedSyncIsRemembered(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("after a restart: %v", err)
+	}
+}
+
+// TestMapped: what is mapped follows writes and zeros, over the ends of extents and media.
+func TestMapped(t *testing.T) {
+	u := startUnit(t)
+	r := mustCreate(t, u, specOf(1, 4, 3))
+	ctx, size := context.Background(), r.SizeBytes()
+	check := func(off, length, run int64, mapped bool) {
+		t.Helper()
+		gotRun, got, err := r.Mapped(ctx, off, length)
+		if err != nil || gotRun != run || got != mapped {
+			t.Errorf("%d bytes from %d: %d of them mapped=%v (%v), want %d, %v", length, off, gotRun, got, err, run, mapped)
+		}
+	}
+	check(0, size, size, false)
+	if err := r.WriteAt(ctx, filled(1, 3*4096), 2*4096, false); err != nil {
+		t.Fatal(err)
+	}
+	check(0, size, 2*4096, false)
+	check(2*4096, size-2*4096, 3*4096, true)
+	check(5*4096, size-5*4096, size-5*4096, false)
+	if err := r.Zero(ctx, 4*4096, 4096); err != nil {
+		t.Fatal(err)
+	}
+	check(2*4096, 3*4096, 2*4096, true)
+	check(3*4096+512, 512, 512, true)
+	check(4*4096, 1024, 1024, false)
+	for _, c := range [][2]int64{{-512, 512}, {0, 0}, {size, 512}, {0, size + 512}} {
+		if _, _, err := r.Mapped(ctx, c[0], c[1]); san.KindOf(err) != san.KindInvalid {
+			t.Errorf("%d bytes at %d: %v", c[1], c[0], err)
+		}
+	}
+	if err := u.manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Mapped(ctx, 0, 512); !errors.Is(err, volume.ErrClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }
 

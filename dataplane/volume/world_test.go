@@ -49,6 +49,8 @@ type unit struct {
 	rule    disktest.Rule // nil: no faults
 	media   []*extent.Medium
 	manager *volume.Manager
+	// journal is the size of a replica's journal, 0 for the default.
+	journal int64
 }
 
 // newUnit returns one with formatted media and nothing on them.
@@ -98,7 +100,7 @@ func (u *unit) start() error {
 	if u.rule != nil {
 		d = disktest.DirWithFaults(d, func(op disktest.Op) error { return u.rule(op) })
 	}
-	u.manager, err = volume.Open(volume.Config{Media: u.media, Records: d, Log: slog.New(slog.DiscardHandler)})
+	u.manager, err = volume.Open(volume.Config{Media: u.media, Records: d, JournalBytes: u.journal, Log: slog.New(slog.DiscardHandler)})
 	return err
 }
 

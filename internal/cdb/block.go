@@ -20,6 +20,8 @@ type Block struct {
 	DPO, FUA bool
 	// Immed asks for the status before the work is done (SYNCHRONIZE CACHE, PRE-FETCH).
 	Immed bool
+	// Boundary is WRITE ATOMIC's ATOMIC BOUNDARY: 0, or the blocks in each part that is to be atomic by itself.
+	Boundary uint16
 	// Unmap, Anchor, PBData, LBData and NDOB are WRITE SAME's bits; NDOB only in (16).
 	Unmap, Anchor, PBData, LBData, NDOB bool
 }
@@ -77,6 +79,7 @@ func (b Block) Encode() CDB {
 		case OpCompareAndWrite:
 			c[13] = byte(b.Blocks)
 		case OpWriteAtomic16:
+			be.PutUint16(c[10:], b.Boundary)
 			be.PutUint16(c[12:], uint16(b.Blocks))
 		default:
 			be.PutUint32(c[10:], b.Blocks)
@@ -132,7 +135,7 @@ func DecodeBlock(c []byte) (Block, error) {
 		case OpCompareAndWrite:
 			b.Blocks = uint32(c[13])
 		case OpWriteAtomic16:
-			b.Blocks = uint32(be.Uint16(c[12:]))
+			b.Boundary, b.Blocks = be.Uint16(c[10:]), uint32(be.Uint16(c[12:]))
 		default:
 			b.Blocks = be.Uint32(c[10:])
 		}

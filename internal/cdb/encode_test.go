@@ -36,6 +36,7 @@ func TestGoldenCDBs(t *testing.T) {
 		{"write same 16", WriteSame16(1, 2, true, true), "93 09 00 00 00 00 00 00 00 01 00 00 00 02 00 00"},
 		{"compare and write", CompareAndWrite(1, 2, true), "89 08 00 00 00 00 00 00 00 01 00 00 00 02 00 00"},
 		{"write atomic", Block{Op: OpWriteAtomic16, LBA: 1, Blocks: 0x0203}.Encode(), "9c 00 00 00 00 00 00 00 00 01 00 00 02 03 00 00"},
+		{"write atomic, boundary", Block{Op: OpWriteAtomic16, LBA: 1, Blocks: 1, Boundary: 0x0405, FUA: true}.Encode(), "9c 08 00 00 00 00 00 00 00 01 04 05 00 01 00 00"},
 		{"unmap", Unmap(24), "42 00 00 00 00 00 00 00 18 00"},
 		{"mode sense 6", ModeSense6(0x08, 0, true, 255), "1a 08 08 00 ff 00"},
 		{"mode sense 10", ModeSense10(0x3f, 0xff, false, 512), "5a 00 3f ff 00 00 00 02 00 00"},

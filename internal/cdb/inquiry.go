@@ -148,7 +148,7 @@ func ParseDesignators(b []byte) []Designator {
 	return out
 }
 
-// BlockLimits is the block limits VPD page (SBC-3 §6.6.3); lengths are in blocks, 0 is no limit stated.
+// BlockLimits is the block limits VPD page (SBC-3 §6.6.3, SBC-4 §6.6.4); lengths are in blocks, 0 is no limit stated.
 type BlockLimits struct {
 	// WriteSameNonZero is WSNZ: WRITE SAME of 0 blocks is refused.
 	WriteSameNonZero bool
@@ -163,6 +163,9 @@ type BlockLimits struct {
 	UnmapAlignment      uint32
 	UnmapAlignmentValid bool
 	MaxWriteSame        uint64
+	// MaxAtomic is WRITE ATOMIC's limit without an atomic boundary, 0 when the command is unknown.
+	// AtomicAlignment and AtomicGranularity are what its LBA and length must be multiples of, 0 for none.
+	MaxAtomic, AtomicAlignment, AtomicGranularity uint32
 }
 
 // blockLimitsLength is the length of the page's body in SBC-3.
@@ -181,6 +184,9 @@ func (l BlockLimits) Encode() []byte {
 	be.PutUint32(b[32:], l.UnmapAlignment&0x7fffffff)
 	b[32] |= flag(l.UnmapAlignmentValid, 0x80)
 	be.PutUint64(b[36:], l.MaxWriteSame)
+	be.PutUint32(b[44:], l.MaxAtomic)
+	be.PutUint32(b[48:], l.AtomicAlignment)
+	be.PutUint32(b[52:], l.AtomicGranularity)
 	return b[4:]
 }
 
@@ -195,6 +201,7 @@ func ParseBlockLimits(body []byte) BlockLimits {
 		MaxUnmap: be.Uint32(b[20:]), MaxUnmapDescriptors: be.Uint32(b[24:]), UnmapGranularity: be.Uint32(b[28:]),
 		UnmapAlignment: be.Uint32(b[32:]) & 0x7fffffff, UnmapAlignmentValid: b[32]&0x80 != 0,
 		MaxWriteSame: be.Uint64(b[36:]),
+		MaxAtomic:    be.Uint32(b[44:]), AtomicAlignment: be.Uint32(b[48:]), AtomicGranularity: be.Uint32(b[52:]),
 	}
 }
 

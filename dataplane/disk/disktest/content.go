@@ -80,6 +80,15 @@ func (c *content) zero(off, length int64) {
 	})
 }
 
+// mapped: a sector that was written is, until a hole is punched there.
+func (c *content) mapped(off, length int64) (run int64, mapped bool) {
+	mapped = c.sector(off/SectorBytes) != nil
+	for run = SectorBytes - off%SectorBytes; run < length && (c.sector((off+run)/SectorBytes) != nil) == mapped; {
+		run += SectorBytes
+	}
+	return min(run, length), mapped
+}
+
 func (c *content) truncate(size int64) {
 	if size < c.size {
 		c.zero(size, c.size-size)

@@ -117,6 +117,19 @@ func (f *file) PunchHole(off, length int64) error {
 	return f.change("punch a hole in", off, func() { f.c.zero(off, length) })
 }
 
+func (f *file) Mapped(off, length int64) (run int64, mapped bool, err error) {
+	f.power.mu.Lock()
+	defer f.power.mu.Unlock()
+	if err := f.check("look for data in", off); err != nil {
+		return 0, false, err
+	}
+	if err := f.power.alive(f.epoch); err != nil {
+		return 0, false, disk.Error("look for data in", f.name, err)
+	}
+	run, mapped = f.c.mapped(off, length)
+	return run, mapped, nil
+}
+
 func (f *file) Truncate(size int64) error {
 	return f.change("set the size of", size, func() { f.c.truncate(size) })
 }
