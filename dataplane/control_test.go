@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,6 +74,55 @@ func TestAPartThatWaitsEndsAtOnce(t *testing.T) {
 		u.keepUp(ctx, "probes", func(context.Context, func()) error { return errors.New("no") })
 		if took := time.Since(began); took != partRetryMin/4 {
 			t.Errorf("it ended after %v", took)
+		}
+	})
+}
+
+// brokenFolder takes nothing until it is mended.
+type brokenFolder struct {
+	mended atomic.Bool
+	writes atomic.Int32
+}
+
+func (*brokenFolder) ReadJSON(string, any) (bool, error) { return false, nil }
+
+func (b *brokenFolder) WriteJSON(string, any) error {
+	b.writes.Add(1)
+	if !b.mended.Load() {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+// The unit's own state is tried again until it is on disk, or the unit stops; the log says so now and then.
+func TestTheStateIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		folder := &brokenFolder{}
+		st, err := readState(folder, "u1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := &unit{log: slog.New(slog.NewTextHandler(&text, nil)), states: folder, state: st}
+		u.begin()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		if u.awaitKept(ctx) {
+			t.Error("a state is kept that can't be written")
+		}
+		if n := strings.Count(text.String(), "level=ERROR"); n < 10 || n > 11 || folder.writes.Load() < 590 {
+			t.Errorf("%d tries are told of in %d lines", folder.writes.Load(), n)
+		}
+		time.AfterFunc(10*time.Second, func() { folder.mended.Store(true) })
+		began := time.Now()
+		if !u.awaitKept(t.Context()) || time.Since(began) > 10*time.Second+2*stateRetry {
+			t.Errorf("not kept after %v", time.Since(began))
+		}
+		if !strings.Contains(text.String(), `alarm="data folder" over=true`) {
+			t.Errorf("the log does not say that it is over:\n%s", text.String())
+		}
+		if u.state.Incarnation != 1 {
+			t.Errorf("one start is counted as %d", u.state.Incarnation)
 		}
 	})
 }

@@ -9,8 +9,10 @@ import (
 
 const (
 	stateFile = "unit.json"
-	// stateRetry is how long to wait after the unit's own state could not be written.
+	// stateRetry is how long to wait after the unit's own state could not be written, and stateAlarm how
+	// often that is said.
 	stateRetry = time.Second
+	stateAlarm = time.Minute
 )
 
 // state is what a unit remembers of itself.
@@ -53,7 +55,8 @@ func (u *unit) begin() {
 // keepState makes the unit's own state stable, and tells whether it is.
 func (u *unit) keepState() bool {
 	err := u.states.WriteJSON(stateFile, u.state)
-	if err != nil {
+	if err != nil && (u.alarmed.IsZero() || time.Since(u.alarmed) >= stateAlarm) {
+		u.alarmed = time.Now()
 		u.log.Error("the unit's own state can't be written; it serves what it has and stays away from the stations until this is put right: make room in the data folder",
 			"alarm", "data folder", "folder", u.cfg.Data, "err", err)
 	}

@@ -33,7 +33,8 @@ type unit struct {
 	member  *enrol.Member
 	states  stateDir // dir, or what a test puts in its place
 	state   *state
-	kept    bool // state is on disk
+	kept    bool      // state is on disk
+	alarmed time.Time // when it was last said that it is not
 	claims  []*claim
 	volumes *volume.Manager
 	server  *iscsi.Server
