@@ -105,7 +105,7 @@ func (u *testUnit) apply(d *pb.DesiredState) error {
 		if r.Deleted {
 			kind = pb.ReportKind_REPORT_KIND_REPLICA_DELETED
 		}
-		u.outbox.Put(&pb.Report{Kind: kind, VolumeId: r.VolumeId})
+		u.outbox.Put(&pb.Report{Kind: kind, VolumeId: r.VolumeId, SizeBytes: r.SizeBytes})
 	}
 	for _, a := range d.Assignments {
 		key := a.VolumeId + "/" + a.HostId

@@ -28,6 +28,7 @@ func TestCluster(t *testing.T) {
 		{"mutations at a follower", testFollower},
 		{"request ids", testRequestIDs},
 		{"bad volumes", testBadVolumes},
+		{"growth", testGrow},
 		{"assignments", testAssignments},
 		{"hosts", testHosts},
 		{"pages", testPages},
@@ -269,6 +270,75 @@ func testAssignments(t *testing.T, c *cluster) {
 	remove(t, cl, "a1")
 	if _, err := once(volumes(cl).UnassignVolume, m); err != nil {
 		t.Errorf("a retry of an answered unassignment: %v", err)
+	}
+}
+
+// testGrow: at whichever station, once per request id, confirmed by the unit, told to the host.
+func testGrow(t *testing.T, c *cluster) {
+	_, follower := c.leader()
+	cl := c.at(follower, c.read("admin.token"))
+	if _, err := create(cl, &pb.CreateVolumeRequest{Name: "g1", SizeBytes: extent, HostId: "h1"}); err != nil {
+		t.Fatal(err)
+	}
+	confirmed := func(size int64) {
+		t.Helper()
+		c.await(fmt.Sprintf("g1 to have %d bytes", size), func() error {
+			v, err := show(cl, "g1")
+			if err == nil && (v.State != "Ready" || v.SizeBytes != size || v.Copies[0].SizeBytes != size || v.Assignments[0].Paths[0].EndLba != uint64(size)/512-1) {
+				err = fmt.Errorf("%v", v)
+			}
+			return err
+		})
+	}
+	confirmed(extent)
+	m := &pb.GrowVolumeRequest{RequestId: uuid.NewString(), Volume: "g1", SizeBytes: 3*extent + 512}
+	for range 2 {
+		out, err := once(volumes(cl).GrowVolume, m)
+		if err != nil || out.Volume.SizeBytes != m.SizeBytes {
+			t.Fatalf("grow: %v, %v", out, err)
+		}
+	}
+	confirmed(m.SizeBytes)
+	for _, bad := range []struct {
+		name string
+		m    *pb.GrowVolumeRequest
+		kind san.Kind
+		says string
+	}{
+		{"smaller", &pb.GrowVolumeRequest{Volume: "g1", SizeBytes: extent}, san.KindConflict, "never shrinks"},
+		{"negative", &pb.GrowVolumeRequest{Volume: "g1", SizeBytes: -512}, san.KindInvalid, "not positive"},
+		{"odd size", &pb.GrowVolumeRequest{Volume: "g1", SizeBytes: 4*extent + 1}, san.KindInvalid, "no multiple of the block size"},
+		{"overflow", &pb.GrowVolumeRequest{Volume: "g1", SizeBytes: 1<<63 - 512}, san.KindInvalid, "1 PiB"},
+		{"full unit", &pb.GrowVolumeRequest{Volume: "g1", SizeBytes: 1 << 40}, san.KindNoSpace, "unit u1, which has"},
+		{"unknown volume", &pb.GrowVolumeRequest{Volume: "g9", SizeBytes: 1 << 40}, san.KindNotFound, "g9"},
+		{"no volume", &pb.GrowVolumeRequest{SizeBytes: 1 << 40}, san.KindInvalid, "no volume"},
+		{"a request id that meant another size", &pb.GrowVolumeRequest{RequestId: m.RequestId, Volume: "g1", SizeBytes: 5 * extent}, san.KindConflict, "used before"},
+	} {
+		_, err := once(volumes(cl).GrowVolume, bad.m)
+		t.Run(bad.name, func(t *testing.T) { wantErr(t, err, bad.kind, bad.says) })
+	}
+	// Many at once: each is the next size or was passed by a larger one, and the room adds up.
+	answers := make(chan error, 12)
+	for i := range cap(answers) {
+		go func() {
+			_, err := once(volumes(c.at(i%3, c.read("admin.token"))).GrowVolume, &pb.GrowVolumeRequest{Volume: "g1", SizeBytes: int64(4+i) * extent})
+			answers <- err
+		}()
+	}
+	for range cap(answers) {
+		if err := <-answers; err != nil && !strings.Contains(err.Error(), "never shrinks") {
+			t.Errorf("one of many: %v", err)
+		}
+	}
+	confirmed(15 * extent)
+	v, err := show(cl, "g1")
+	if err != nil || len(v.Copies[0].Slices) != 1 || v.Copies[0].Slices[0].Extents != 15 {
+		t.Errorf("its slices: %v, %v", v, err)
+	}
+	unassign(t, cl, "g1", "h1")
+	c.await("g1 to be deletable", func() error { return deleteVolume(cl, "g1") })
+	if out, err := once(volumes(cl).GrowVolume, m); err != nil || out.Volume.Name != "g1" && out.Volume.Name != "" {
+		t.Errorf("a retry of an answered growth: %v, %v", out, err)
 	}
 }
 

@@ -100,6 +100,15 @@ func (g *gate) Close(ctx context.Context, v san.VolumeID, h san.HostID, covers *
 	})
 }
 
+// Grown implements agent.Gate.
+func (g *gate) Grown(v san.VolumeID) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if t := g.targets[g.name(v)]; t != nil {
+		t.lu.Grown()
+	}
+}
+
 // Forget implements agent.Gate.
 func (g *gate) Forget(v san.VolumeID) {
 	g.mu.Lock()

@@ -35,6 +35,7 @@ const (
 	KindRemoveStation   Kind = 21
 	KindAuditRead       Kind = 22
 	KindSetFormat       Kind = 23
+	KindGrowVolume      Kind = 24
 )
 
 // FormatVersion is the highest log format that this program reads: what a station states of
@@ -135,6 +136,8 @@ func newCommand(k Kind) Command {
 		return &AuditRead{}
 	case KindSetFormat:
 		return &SetFormat{}
+	case KindGrowVolume:
+		return &GrowVolume{}
 	}
 	return nil
 }

@@ -115,8 +115,8 @@ func TestGoldenCommands(t *testing.T) {
 // TestKinds: each command knows its number, and there is an apply for each.
 func TestKinds(t *testing.T) {
 	all := everyCommand()
-	if len(all) != int(KindSetFormat) {
-		t.Errorf("%d kinds of command, the last is number %d", len(all), KindSetFormat)
+	if len(all) != int(KindGrowVolume) {
+		t.Errorf("%d kinds of command, the last is number %d", len(all), KindGrowVolume)
 	}
 	for i, c := range all {
 		if c.Kind() != Kind(i+1) {

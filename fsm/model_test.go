@@ -24,6 +24,9 @@ type model struct {
 }
 
 type modelVolume struct {
+	unit     san.UnitID
+	size     int64
+	ready    bool // made; growing or not
 	taken    map[san.MediumID]uint32
 	host     san.HostID // that has it, or is releasing it
 	release  bool
@@ -93,9 +96,47 @@ func (m *model) create(t *rapid.T) {
 	ok := fits && sum > 0 && m.vols[name] == nil
 	expect(t, "create "+name, ok, m.apply(t, c))
 	if ok {
-		m.vols[name] = &modelVolume{taken: taken, host: host}
+		m.vols[name] = &modelVolume{unit: unit, size: size, taken: taken, host: host}
 		for id, n := range taken {
 			m.free[id] -= n
+		}
+	}
+}
+
+// grow asks for more, the same, or less room than the volume has, by a placement that may be wrong.
+func (m *model) grow(t *rapid.T) {
+	name := drawName(t)
+	v := m.vols[name]
+	unit := rapid.SampledFrom([]san.UnitID{"u1", "u2"}).Draw(t, "unit")
+	add := fsm.CopyGrowth{Unit: unit}
+	sum, fits := uint32(0), true
+	for _, id := range modelMedia[unit] {
+		if n := rapid.Uint32Range(0, 2).Draw(t, "extents"); n > 0 {
+			add.Slices = append(add.Slices, fsm.Slice{Medium: id, Extents: n})
+			sum, fits = sum+n, fits && n <= m.free[id]
+		}
+	}
+	size, need := int64(san.ExtentSizeBytes), uint32(0)
+	if v != nil {
+		size = v.size + 512*rapid.Int64Range(-1, 2*san.ExtentSizeBytes/512).Draw(t, "blocks")
+		if whole := rapid.Bool().Draw(t, "whole"); whole {
+			size = int64(san.ExtentsFor(v.size)+sum) * san.ExtentSizeBytes
+		}
+		need = san.ExtentsFor(size) - min(san.ExtentsFor(size), san.ExtentsFor(v.size))
+	}
+	c := &fsm.GrowVolume{ID: m.id(name), SizeBytes: size}
+	if sum > 0 {
+		c.Copies = []fsm.CopyGrowth{add}
+	}
+	ok := v != nil && v.ready && !v.deleting && size >= v.size
+	larger := ok && size > v.size
+	ok = ok && (!larger || need == sum && fits && (sum == 0 || unit == v.unit))
+	expect(t, fmt.Sprintf("grow %s to %d", name, size), ok, m.apply(t, c))
+	if ok && larger {
+		v.size = size
+		for _, s := range add.Slices {
+			v.taken[s.Medium] += s.Extents
+			m.free[s.Medium] -= s.Extents
 		}
 	}
 }
@@ -179,6 +220,8 @@ func (m *model) heard(before fsm.View, r fsm.Report) {
 	v := m.vols[name]
 	switch {
 	case v == nil: // reported twice
+	case r.Kind == fsm.ReportReplicaReady:
+		v.ready = true
 	case r.Kind == fsm.ReportReleased:
 		v.host, v.release = "", false
 	case r.Kind == fsm.ReportReplicaDeleted:
@@ -213,6 +256,9 @@ func (m *model) agrees(t *rapid.T) {
 	}
 	for name, mv := range m.vols {
 		vol := v.VolumeByName(name)
+		if vol.SizeBytes != mv.size || vol.ServedBytes() > mv.size || vol.State == fsm.VolumeReady && vol.ServedBytes() != mv.size {
+			t.Fatalf("volume %s has %d bytes, serves %d, is %s; %d in the model", name, vol.SizeBytes, vol.ServedBytes(), vol.State, mv.size)
+		}
 		if (vol.State == fsm.VolumeDeleting) != mv.deleting {
 			t.Fatalf("volume %s is %s, deleting in the model: %v", name, vol.State, mv.deleting)
 		}
@@ -229,7 +275,7 @@ func (m *model) agrees(t *rapid.T) {
 
 // step makes one random command.
 func (m *model) step(t *rapid.T) {
-	op := rapid.SampledFrom([]func(*rapid.T){m.create, m.create, m.assign, m.unassign, m.delete, m.report, m.report, m.report}).Draw(t, "op")
+	op := rapid.SampledFrom([]func(*rapid.T){m.create, m.create, m.grow, m.grow, m.assign, m.unassign, m.delete, m.report, m.report, m.report}).Draw(t, "op")
 	op(t)
 }
 

@@ -11,7 +11,7 @@ type ReportKind uint8
 
 // The kinds of report.
 const (
-	ReportReplicaReady    ReportKind = 1 // unit: the copy exists, stable
+	ReportReplicaReady    ReportKind = 1 // unit: the copy exists in SizeBytes, stable
 	ReportReplicaDeleted  ReportKind = 2 // unit: the copy's extents are free
 	ReportReplicaFailed   ReportKind = 3 // unit: Error says why
 	ReportAssignmentReady ReportKind = 4 // unit or host: Generation is persisted and in force
@@ -31,6 +31,7 @@ type Report struct {
 	Host        san.HostID      `cbor:"7,keyasint"`
 	Generation  san.Generation  `cbor:"8,keyasint"`
 	Error       string          `cbor:"9,keyasint"`
+	SizeBytes   int64           `cbor:"10,keyasint,omitempty"` // ReportReplicaReady: of the copy, stable
 }
 
 // Reports commits a batch of transitions.
@@ -105,7 +106,7 @@ func (x *tx) reportReplica(r *Report) {
 		x.orphanGone(unit, r.Volume)
 	case i < 0:
 	case r.Kind == ReportReplicaReady:
-		x.copyMade(v, i)
+		x.copyMade(v, i, r.SizeBytes)
 	case r.Kind == ReportReplicaDeleted:
 		x.copyGone(v, i)
 	case r.Kind == ReportReplicaFailed:

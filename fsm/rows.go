@@ -102,6 +102,7 @@ type VolumeState string
 const (
 	VolumeCreating VolumeState = "Creating" // placed; not every copy has confirmed
 	VolumeReady    VolumeState = "Ready"    // every copy exists and is stable
+	VolumeGrowing  VolumeState = "Growing"  // in use as before; not every copy has its new size
 	VolumeDeleting VolumeState = "Deleting" // units are freeing its extents
 )
 
@@ -112,6 +113,7 @@ type CopyState string
 const (
 	CopyCreating CopyState = "Creating"
 	CopyInSync   CopyState = "InSync"
+	CopyGrowing  CopyState = "Growing" // in use; its unit has not confirmed the volume's size
 	CopyDeleting CopyState = "Deleting"
 )
 
@@ -134,6 +136,8 @@ type Copy struct {
 	State  CopyState  `cbor:"3,keyasint"`
 	Slices []Slice    `cbor:"4,keyasint"`
 	Error  string     `cbor:"5,keyasint"` // last failure that the unit reported for it
+	// SizeBytes is what the unit has confirmed of a copy that is Growing; 0 of all others.
+	SizeBytes int64 `cbor:"6,keyasint,omitempty"`
 }
 
 // Volume is a logical unit.

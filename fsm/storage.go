@@ -151,16 +151,17 @@ func (c *UnitStorage) putReplicas(x *tx) []san.VolumeID {
 
 // replicaError is the Error that copy i of v deserves when its unit holds r (nil: nothing).
 func replicaError(v *Volume, i int, r *ReplicaInfo) string {
-	have := v.Copies[i]
-	switch {
-	case r == nil && have.State == CopyInSync:
-		return missingReplica
-	case r == nil:
-		return have.Error // not made yet, or deleted already: its own report will say
-	case r.SizeBytes != v.SizeBytes && have.State == CopyInSync:
-		return fmt.Sprintf("the unit holds %d bytes of this volume, %d are due", r.SizeBytes, v.SizeBytes)
-	case have.State == CopyInSync:
-		return ""
+	have, due := v.Copies[i], v.SizeBytes
+	if have.State == CopyGrowing {
+		due = have.SizeBytes // it may have more, and will say so in a report
 	}
-	return have.Error
+	switch exists := have.State == CopyInSync || have.State == CopyGrowing; {
+	case !exists:
+		return have.Error // not made yet, or deleted already: its own report will say
+	case r == nil:
+		return missingReplica
+	case r.SizeBytes < due || r.SizeBytes > due && have.State == CopyInSync:
+		return fmt.Sprintf("the unit holds %d bytes of this volume, %d are due", r.SizeBytes, due)
+	}
+	return ""
 }

@@ -119,31 +119,39 @@ func (x *tx) reserve(v *Volume, want *Copy) error {
 	if err := x.canPlace(v, want); err != nil {
 		return err
 	}
-	need, got := san.ExtentsFor(v.SizeBytes), uint64(0)
-	for i, s := range want.Slices {
-		got += uint64(s.Extents)
-		if s.Extents == 0 || slices.ContainsFunc(want.Slices[:i], func(o Slice) bool { return o.Medium == s.Medium }) {
-			return refuse(san.KindInvalid, "placement of volume %q has an empty or double slice on medium %s; plan it again", v.Name, s.Medium)
+	got, err := x.take(v, want.Unit, want.Slices)
+	if err != nil {
+		return err
+	}
+	if need := san.ExtentsFor(v.SizeBytes); got != uint64(need) {
+		return refuse(san.KindInvalid, "placement of volume %q has %d extents, %d bytes need %d; plan it again", v.Name, got, v.SizeBytes, need)
+	}
+	v.Copies = append(v.Copies, Copy{Unit: want.Unit, Role: want.Role, State: CopyCreating, Slices: want.Slices})
+	return nil
+}
+
+// take reserves what want says on the media of unit for v, and returns how many extents that is.
+func (x *tx) take(v *Volume, unit san.UnitID, want []Slice) (extents uint64, err error) {
+	for i, s := range want {
+		extents += uint64(s.Extents)
+		if s.Extents == 0 || slices.ContainsFunc(want[:i], func(o Slice) bool { return o.Medium == s.Medium }) {
+			return 0, refuse(san.KindInvalid, "placement of volume %q has an empty or double slice on medium %s; plan it again", v.Name, clip(string(s.Medium)))
 		}
 		m := x.Medium(s.Medium)
 		switch {
-		case m == nil || m.Unit != want.Unit:
-			return refuse(san.KindConflict, "volume %q can't be placed on medium %s, which unit %q does not have; try again", v.Name, clip(string(s.Medium)), want.Unit)
+		case m == nil || m.Unit != unit:
+			return 0, refuse(san.KindConflict, "volume %q can't be placed on medium %s, which unit %q does not have; try again", v.Name, clip(string(s.Medium)), unit)
 		case m.State != MediumOnline:
-			return refuse(san.KindConflict, "volume %q can't be placed on medium %s of unit %q, which is %s; try again", v.Name, m.ID, m.Unit, m.State)
+			return 0, refuse(san.KindConflict, "volume %q can't be placed on medium %s of unit %q, which is %s; try again", v.Name, m.ID, m.Unit, m.State)
 		case s.Extents > m.FreeExtents():
-			return refuse(san.KindNoSpace, "volume %q needs %s on medium %s of unit %q, which has %s left; try again, free some volumes or add media",
+			return 0, refuse(san.KindNoSpace, "volume %q needs %s on medium %s of unit %q, which has %s left; try again, free some volumes or add media",
 				v.Name, extentsText(s.Extents), m.ID, m.Unit, extentsText(m.FreeExtents()))
 		}
 		row := *m
 		row.ReservedExtents += s.Extents
 		x.put(&row)
 	}
-	if got != uint64(need) {
-		return refuse(san.KindInvalid, "placement of volume %q has %d extents, %d bytes need %d; plan it again", v.Name, got, v.SizeBytes, need)
-	}
-	v.Copies = append(v.Copies, Copy{Unit: want.Unit, Role: want.Role, State: CopyCreating, Slices: want.Slices})
-	return nil
+	return extents, nil
 }
 
 // canPlace checks want's unit, part and number of slices.
@@ -202,7 +210,7 @@ func (c *DeleteVolume) apply(x *tx) (string, error) {
 	row := v.clone()
 	row.State = VolumeDeleting
 	for i := range row.Copies {
-		row.Copies[i].State, row.Copies[i].Error = CopyDeleting, ""
+		row.Copies[i].State, row.Copies[i].Error, row.Copies[i].SizeBytes = CopyDeleting, "", 0
 	}
 	x.put(row)
 	return string(v.ID), nil
@@ -217,14 +225,23 @@ func (x *tx) disk(id san.VolumeID) (*Volume, error) {
 	return v, nil
 }
 
-// copyMade notes that unit has made its copy of v.
-func (x *tx) copyMade(v *Volume, i int) {
-	if have := &v.Copies[i]; have.State == CopyDeleting || have.State == CopyInSync && have.Error == "" {
+// copyMade notes that unit has copy i of v, stable, in a size.
+func (x *tx) copyMade(v *Volume, i int, sizeBytes int64) {
+	switch have := &v.Copies[i]; {
+	case have.State == CopyDeleting || have.State == CopyInSync && have.Error == "":
+		return
+	case have.State == CopyGrowing:
+		x.copyGrown(v, i, sizeBytes)
 		return
 	}
 	row := v.clone()
 	row.Copies[i].State, row.Copies[i].Error = CopyInSync, ""
-	if row.State == VolumeCreating && !slices.ContainsFunc(row.Copies, func(c Copy) bool { return c.State != CopyInSync }) {
+	x.putMade(row)
+}
+
+// putMade puts row, Ready if no copy of it lacks anything.
+func (x *tx) putMade(row *Volume) {
+	if row.State != VolumeDeleting && !slices.ContainsFunc(row.Copies, func(c Copy) bool { return c.State != CopyInSync }) {
 		row.State = VolumeReady
 	}
 	x.put(row)

@@ -18,6 +18,8 @@ const (
 	// ActionVolumeAssign and ActionVolumeUnassign give a volume to Object.Target, or take it away.
 	ActionVolumeAssign   Action = "volume.assign"
 	ActionVolumeUnassign Action = "volume.unassign"
+	// ActionVolumeGrow makes a volume larger.
+	ActionVolumeGrow Action = "volume.grow"
 	// ActionVolumeDelete deletes a volume.
 	ActionVolumeDelete Action = "volume.delete"
 	// ActionVolumeWrite changes a volume in any other way.
@@ -138,7 +140,7 @@ func rightsOf(action Action) rights {
 		return rights{asAdmin: always, asOperator: always, asProvisioner: forHost, asHost: forHost}
 	case ActionVolumeAssign, ActionVolumeUnassign:
 		return rights{asAdmin: always, asOperator: always, asProvisioner: byHost, asHost: byHost}
-	case ActionVolumeDelete:
+	case ActionVolumeDelete, ActionVolumeGrow:
 		return rights{asAdmin: always, asOperator: always, asProvisioner: sole, asHost: sole}
 	case ActionVolumeWrite, ActionHostWrite, ActionUnitWrite:
 		return rights{asAdmin: always, asOperator: always}

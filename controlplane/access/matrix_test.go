@@ -15,7 +15,7 @@ import (
 
 var allActions = []Action{
 	ActionHealth, ActionEnrol, ActionRead, ActionCredentialsRead,
-	ActionVolumeCreate, ActionVolumeAssign, ActionVolumeUnassign, ActionVolumeDelete, ActionVolumeWrite,
+	ActionVolumeCreate, ActionVolumeAssign, ActionVolumeUnassign, ActionVolumeGrow, ActionVolumeDelete, ActionVolumeWrite,
 	ActionHostWrite, ActionUnitWrite, ActionStationWrite, ActionTokenWrite,
 	ActionAgentSession, ActionCertificateRenew,
 	ActionPeerForward, ActionPeerSubmit, ActionPeerStatus, ActionPeerJoin,

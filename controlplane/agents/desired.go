@@ -214,7 +214,7 @@ func (d *desired) addReplica(v fsm.View, vol *fsm.Volume, out *pb.DesiredState) 
 		m := &pb.DesiredReplica{
 			Stamp: convert.StampProto(v.Stamp(vol.Meta.ModifyIndex)), VolumeId: string(vol.ID), Name: vol.Name,
 			SizeBytes: vol.SizeBytes, BlockSizeBytes: vol.BlockSizeBytes, Epoch: uint64(vol.Epoch),
-			Deleted: c.State == fsm.CopyDeleting || vol.State == fsm.VolumeDeleting,
+			Deleted: c.State == fsm.CopyDeleting || vol.State == fsm.VolumeDeleting, Grow: c.State == fsm.CopyGrowing,
 		}
 		for _, s := range c.Slices {
 			m.Slices = append(m.Slices, &pb.DesiredSlice{MediumId: string(s.Medium), Extents: s.Extents})
@@ -240,7 +240,7 @@ func (d *desired) addAssignment(v fsm.View, a *fsm.Assignment, out *pb.DesiredSt
 		VolumeId: string(a.Volume), HostId: string(a.Host), Generation: uint64(a.Generation),
 		Release:    a.State == fsm.AssignmentReleasing,
 		Initiators: host.Initiators, AllowFrom: host.AllowFrom, HostAddresses: host.Addresses,
-		VolumeName: vol.Name, SizeBytes: vol.SizeBytes, BlockSizeBytes: vol.BlockSizeBytes, ChapUser: a.CHAPUser,
+		VolumeName: vol.Name, SizeBytes: vol.ServedBytes(), BlockSizeBytes: vol.BlockSizeBytes, ChapUser: a.CHAPUser,
 	}
 	start, end := wire.LBARange(vol)
 	for _, c := range vol.Copies {

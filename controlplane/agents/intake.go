@@ -149,7 +149,7 @@ func (in *Intake) reports(ctx context.Context, m *pb.AgentMessage, batch *pb.Rep
 		it.reports = append(it.reports, fsm.Report{
 			Role: san.Role(m.Role), Agent: m.Id, CertSerial: m.CertSerial, Incarnation: san.Incarnation(m.Incarnation),
 			Kind: fsm.ReportKind(r.Kind), Volume: san.VolumeID(r.VolumeId), Host: san.HostID(r.HostId),
-			Generation: san.Generation(r.Generation), Error: clip(r.Error),
+			Generation: san.Generation(r.Generation), SizeBytes: r.SizeBytes, Error: clip(r.Error),
 		})
 	}
 	select {

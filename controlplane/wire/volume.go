@@ -25,7 +25,10 @@ func Volume(v fsm.View, row *fsm.Volume) *pb.Volume {
 		CreatedAt: convert.TimeProto(row.CreatedAt), ModifyIndex: uint64(row.Meta.ModifyIndex),
 	}
 	for _, c := range row.Copies {
-		pc := &pb.Copy{UnitId: string(c.Unit), Role: string(c.Role), State: string(c.State), Error: c.Error}
+		pc := &pb.Copy{UnitId: string(c.Unit), Role: string(c.Role), State: string(c.State), Error: c.Error, SizeBytes: c.SizeBytes}
+		if c.State == fsm.CopyInSync {
+			pc.SizeBytes = row.SizeBytes
+		}
 		for _, s := range c.Slices {
 			pc.Slices = append(pc.Slices, &pb.Slice{MediumId: string(s.Medium), Extents: s.Extents})
 		}
@@ -82,7 +85,7 @@ func path(v fsm.View, row *fsm.Volume, a *fsm.Assignment, c fsm.Copy) *pb.Path {
 	return p
 }
 
-// LBARange is a volume's first and last logical block address. A whole volume begins at 0.
+// LBARange is a volume's first and last logical block address that hosts may use. A whole volume begins at 0.
 func LBARange(row *fsm.Volume) (start, end san.LBA) {
-	return 0, san.LBA(row.SizeBytes/int64(row.BlockSizeBytes) - 1)
+	return 0, san.LBA(row.ServedBytes()/int64(row.BlockSizeBytes) - 1)
 }

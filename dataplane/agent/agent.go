@@ -33,6 +33,9 @@ const (
 type Volumes interface {
 	// Create makes a replica or finds it made.
 	Create(ctx context.Context, spec volume.Spec) error
+	// Grow extends a replica that is there while it is in use, and reports whether it did so:
+	// what has spec's size already stays as it is. After nil that size is stable.
+	Grow(ctx context.Context, spec volume.Spec) (bool, error)
 	// Delete deletes a replica; one that is not there is no error.
 	Delete(ctx context.Context, id san.VolumeID) error
 }
@@ -49,6 +52,8 @@ type Gate interface {
 	// it is nil; of every host, if h is ""), and waits for their commands. After nil no command
 	// of theirs takes effect any more.
 	Close(ctx context.Context, v san.VolumeID, h san.HostID, covers *Grant) error
+	// Grown tells those who have sessions with a volume that it has become larger.
+	Grown(v san.VolumeID)
 	// Forget drops what is remembered of a volume whose sessions are closed.
 	Forget(v san.VolumeID)
 }

@@ -50,6 +50,64 @@ func TestFromCreationToDeletion(t *testing.T) {
 	})
 }
 
+func TestGrowth(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		v := vol(1)
+		w.tell(full(10, replica(9, v), assign(9, v, "a", 1)))
+		w.tell(change(11, larger(11, v, 2)))
+		w.want(ready, v, "", 0)
+		w.wantIn(v, "a", true)
+		if w.sizes[v] != 2*san.ExtentSizeBytes || len(w.grown) != 1 || w.creates != 1 {
+			t.Errorf("it has %d bytes, told to hosts %v, made %d times", w.sizes[v], w.grown, w.creates)
+		}
+		// The station may not have heard: a restart finds it extended and says so, and wakes nobody.
+		w.restart()
+		w.tell(full(12, larger(11, v, 2), assign(9, v, "a", 1)))
+		w.want(ready, v, "", 0)
+		if len(w.grown) != 1 {
+			t.Errorf("hosts were told %v", w.grown)
+		}
+	})
+}
+
+func TestAGrowthThatFailsHurtsNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		v := vol(1)
+		w.tell(full(10, replica(9, v), assign(9, v, "a", 1)))
+		w.spoil("Grow", errBroken)
+		w.tell(change(11, larger(11, v, 2)))
+		w.want(failed, v, "", 0)
+		if w.has(ready, v, "", 0) || w.has(refused, v, "a", 1) {
+			t.Errorf("reports: %v", w.reports)
+		}
+		// Another host gets it all the same.
+		w.tell(change(12, release(12, v, "a", 2)))
+		w.want(released, v, "a", 2)
+		w.tell(change(13, gone(13, v, "a", 2), assign(13, v, "b", 3)))
+		w.want(granted, v, "b", 3)
+		w.wantIn(v, "b", true)
+		w.spoil("Grow", nil)
+		time.Sleep(backoffMax + tick)
+		synctest.Wait()
+		w.want(ready, v, "", 0)
+		if w.sizes[v] != 2*san.ExtentSizeBytes {
+			t.Errorf("it has %d bytes", w.sizes[v])
+		}
+	})
+}
+
+// What is to be extended is never made anew: its data would be missed by nobody until it is read.
+func TestAGrowthOfNothingIsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		v := vol(1)
+		w.tell(full(10, larger(9, v, 2)))
+		w.want(failed, v, "", 0)
+		if w.creates != 0 || w.replicas[v] {
+			t.Error("a replica was made")
+		}
+	})
+}
+
 func TestAReleaseThatWasCommittedWithADeletionIsConfirmed(t *testing.T) {
 	bubble(t, func(_ *testing.T, w *world) {
 		v := vol(1)

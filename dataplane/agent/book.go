@@ -23,6 +23,8 @@ type told struct {
 	// Spec is the replica that the unit shall have, nil if none was told by this process or
 	// the last full state did not mention it: then what is there stays as it is.
 	Spec *volume.Spec
+	// Grow says that the replica was there in a smaller size: it is to be extended, never made.
+	Grow bool
 	// Purge is the word by which the replica was to be deleted, until it has been; nil if there is none. What
 	// comes after must not find its bytes.
 	Purge *Replica
@@ -113,9 +115,9 @@ func (j *judgement) replica(m *pb.DesiredReplica) {
 	}
 	t.Replica = &Replica{Seen: seen, Deleted: m.Deleted}
 	if m.Deleted {
-		t.Spec, t.Purge = nil, t.Replica
+		t.Spec, t.Grow, t.Purge = nil, false, t.Replica
 	} else {
-		t.Spec = specOf(m)
+		t.Spec, t.Grow = specOf(m), m.Grow
 	}
 	j.put(t)
 }

@@ -17,6 +17,7 @@ const (
 	opKeep             // make the record stable
 	opDelete           // close all sessions, then delete the replica
 	opCreate           // make the replica, or find it made
+	opGrow             // extend the replica, or find it extended, and tell the stations; if it fails the rest is done all the same
 	opShow             // let a host in by the grant
 	opReport           // tell the stations
 )
@@ -104,7 +105,13 @@ func planReplica(s situation) []step {
 	case s.Replica != nil && s.Replica.Deleted:
 		steps = append(steps, report(pb.ReportKind_REPORT_KIND_REPLICA_DELETED, s.Volume, "", 0))
 	case s.Spec != nil:
-		steps = append(steps, step{op: opCreate}, report(pb.ReportKind_REPORT_KIND_REPLICA_READY, s.Volume, "", 0))
+		done := report(pb.ReportKind_REPORT_KIND_REPLICA_READY, s.Volume, "", 0)
+		done.report.SizeBytes = s.Spec.SizeBytes
+		if s.Grow {
+			done.op = opGrow
+			return append(steps, done)
+		}
+		steps = append(steps, step{op: opCreate}, done)
 	}
 	return steps
 }

@@ -38,7 +38,7 @@ func drawSituation(t *rapid.T) situation {
 		s.Purge = &Replica{Deleted: true}
 	}
 	if s.Replica != nil && !s.Replica.Deleted && rapid.Bool().Draw(t, "spec") {
-		s.Spec = &volume.Spec{ID: s.Volume}
+		s.Spec, s.Grow = &volume.Spec{ID: s.Volume}, rapid.Bool().Draw(t, "grow")
 	}
 	// Only what is on disk was ever shown.
 	for h := range s.kept.Hosts {
@@ -89,6 +89,9 @@ func (c *carrier) act(st step) {
 		}
 		clear(c.sessions)
 		c.made, c.s.Purge = false, nil
+	case opGrow:
+		c.s.Grow = false // committed, once it is confirmed
+		fallthrough
 	case opCreate:
 		if c.s.Purge != nil {
 			c.t.Fatal("a replica is made on top of one that was to be deleted")

@@ -16,10 +16,15 @@ func (a *Agent) serve(ctx context.Context, id san.VolumeID) {
 	// Only this goroutine changes kept and shown while e is running.
 	var err error
 	for _, st := range plan(s) {
-		if err = a.do(ctx, e, s, st); err != nil {
-			a.failed(ctx, s, st, err)
+		failure := a.do(ctx, e, s, st)
+		if failure == nil {
+			continue
+		}
+		a.failed(ctx, s, st, failure)
+		if err = failure; st.op != opGrow {
 			break
 		}
+		// Hosts can use the volume in its former size meanwhile.
 	}
 	if err == nil {
 		err = a.tidy(e)
@@ -54,6 +59,15 @@ func (a *Agent) act(ctx context.Context, e *entry, s situation, st step) error {
 		return a.delete(ctx, s)
 	case opCreate:
 		return a.cfg.Volumes.Create(ctx, *s.Spec)
+	case opGrow:
+		grown, err := a.cfg.Volumes.Grow(ctx, *s.Spec)
+		if grown {
+			a.cfg.Gate.Grown(s.Volume)
+		}
+		if err == nil {
+			a.cfg.Report(st.report)
+		}
+		return err
 	case opShow:
 		return a.cfg.Gate.Show(*st.grant)
 	case opReport:
@@ -97,8 +111,11 @@ func (a *Agent) failed(ctx context.Context, s situation, st step, err error) {
 		return // the unit is shutting down; that is no failure of the volume
 	}
 	a.cfg.Log.Error("an order could not be carried out; it is tried again", "volume", s.Volume, "host", st.host, "err", err)
-	if st.op == opCreate || st.op == opDelete || st.op == opKeep && (s.Spec != nil || s.Purge != nil) {
+	if st.op == opCreate || st.op == opGrow || st.op == opDelete || st.op == opKeep && (s.Spec != nil || s.Purge != nil) {
 		a.fail(s.Volume, "", 0, err)
+	}
+	if st.op == opGrow {
+		return
 	}
 	for h, access := range s.Hosts {
 		concerned := st.host == h || st.host == ""

@@ -45,6 +45,8 @@ type world struct {
 
 	mu       sync.Mutex
 	replicas map[san.VolumeID]bool // survive a restart, as those of package volume do
+	sizes    map[san.VolumeID]int64
+	grown    []san.VolumeID // whose sessions were told so
 	shown    map[nexus]Grant
 	sessions map[nexus]san.Generation // as if a host logged in wherever it may, at once
 	reports  []*pb.Report
@@ -57,7 +59,8 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	p := disktest.NewPower()
-	return &world{t: t, power: p, dir: p.NewDir("access"), replicas: map[san.VolumeID]bool{}, fail: map[string]error{}, hang: map[san.VolumeID]bool{}}
+	return &world{t: t, power: p, dir: p.NewDir("access"), replicas: map[san.VolumeID]bool{}, sizes: map[san.VolumeID]int64{},
+		fail: map[string]error{}, hang: map[san.VolumeID]bool{}}
 }
 
 // start opens and runs the agent; call it within a bubble.
@@ -115,8 +118,28 @@ func (w *world) Create(_ context.Context, s volume.Spec) error {
 		return err
 	}
 	w.creates++
-	w.replicas[s.ID] = true
+	w.replicas[s.ID], w.sizes[s.ID] = true, s.SizeBytes
 	return nil
+}
+
+func (w *world) Grow(_ context.Context, s volume.Spec) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.fail["Grow"]; err != nil {
+		return false, err
+	}
+	if !w.replicas[s.ID] {
+		return false, san.Errorf(san.KindNotFound, "volume %s is not here", s.ID)
+	}
+	larger := w.sizes[s.ID] < s.SizeBytes
+	w.sizes[s.ID] = s.SizeBytes
+	return larger, nil
+}
+
+func (w *world) Grown(v san.VolumeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.grown = append(w.grown, v)
 }
 
 func (w *world) Delete(_ context.Context, id san.VolumeID) error {
@@ -217,8 +240,8 @@ func (w *world) report(r *pb.Report) {
 			w.t.Errorf("%v is reported with grant %v and a session of generation %d", r, g, generation)
 		}
 	case ready:
-		if !w.replicas[n.volume] {
-			w.t.Errorf("%v is reported and there is none", r)
+		if !w.replicas[n.volume] || r.SizeBytes != w.sizes[n.volume] {
+			w.t.Errorf("%v is reported and there is: %v, of %d bytes", r, w.replicas[n.volume], w.sizes[n.volume])
 		}
 	case deleted:
 		if w.replicas[n.volume] {
@@ -292,6 +315,13 @@ func full(index uint64, objects ...any) *pb.DesiredState {
 func replica(index uint64, v san.VolumeID) *pb.DesiredReplica {
 	return &pb.DesiredReplica{Stamp: stamp(index), VolumeId: string(v), Name: "v", SizeBytes: 4 << 20, BlockSizeBytes: 512,
 		Slices: []*pb.DesiredSlice{{MediumId: "m", Extents: 1}}}
+}
+
+// larger is a replica that was there, to be extended to so many extents.
+func larger(index uint64, v san.VolumeID, extents uint32) *pb.DesiredReplica {
+	r := replica(index, v)
+	r.Grow, r.SizeBytes, r.Slices[0].Extents = true, int64(extents)*san.ExtentSizeBytes, extents
+	return r
 }
 
 func noReplica(index uint64, v san.VolumeID) *pb.DesiredReplica {

@@ -16,15 +16,19 @@ import (
 type life struct {
 	*unit
 	specs    map[byte]volume.Spec
-	ready    map[byte]bool // creation acknowledged, deletion not
-	flushed  map[byte]int  // bytes from the beginning that are acknowledged as stable
-	creating byte          // the volume being created, 0 for none
-	deleting map[byte]bool // deletions begun and not acknowledged
+	grown    map[byte]volume.Spec // what volumes grow to
+	ready    map[byte]bool        // creation acknowledged, deletion not
+	flushed  map[byte]int         // bytes from the beginning that are acknowledged as stable
+	creating byte                 // the volume being created, 0 for none
+	growing  byte                 // the volume that grows, 0 for none
+	deleting map[byte]bool        // deletions begun and not acknowledged
 }
 
 func newLife(t *testing.T) *life {
 	return &life{unit: newUnit(t), ready: map[byte]bool{}, deleting: map[byte]bool{}, flushed: map[byte]int{}, specs: map[byte]volume.Spec{
-		1: specOf(1, 4, 3), 2: specOf(2, 0, 5), 3: specOf(3, 11, 6), 4: specOf(4, 1)}}
+		1: specOf(1, 4, 3), 2: specOf(2, 0, 5), 3: specOf(3, 5, 6), 4: specOf(4, 1)},
+		grown: map[byte]volume.Spec{2: plus(specOf(2, 0, 5), 5120, volume.Slice{Medium: mediumID(0), Extents: 1}, volume.Slice{Medium: mediumID(1), Extents: 1}),
+			3: plus(specOf(3, 5, 6), 512)}}
 }
 
 func (l *life) create(n byte) error {
@@ -39,6 +43,35 @@ func (l *life) create(n byte) error {
 		return fmt.Errorf("new volume %d has bytes in it", n)
 	}
 	return err
+}
+
+// grow continues volume n by what more says, and compares its bytes with those before.
+func (l *life) grow(n byte) error {
+	r, err := l.manager.Lookup(volumeID(n))
+	if err != nil {
+		return err
+	}
+	before, err := readAll(r)
+	if err != nil {
+		return err
+	}
+	l.growing = n
+	if _, err := l.manager.Grow(context.Background(), l.grown[n]); err != nil {
+		return err
+	}
+	l.growing, l.specs[n] = 0, l.grown[n]
+	after, err := readAll(r)
+	switch {
+	case err != nil:
+		return err
+	case int64(len(after)) != l.grown[n].SizeBytes:
+		return fmt.Errorf("volume %d has %d bytes after it grew to %d", n, len(after), l.grown[n].SizeBytes)
+	case !bytes.Equal(after[:len(before)], before):
+		return fmt.Errorf("the bytes of volume %d changed as it grew", n)
+	case len(before) < len(after) && bytes.Count(after[len(before):], []byte{0}) != len(after)-len(before):
+		return fmt.Errorf("volume %d gained bytes that are not zero", n)
+	}
+	return nil
 }
 
 func (l *life) write(n byte, length int, flush func(*volume.Replica) error) error {
@@ -88,9 +121,13 @@ func (l *life) script() error {
 		func() error { return l.write(1, size(1), flush) },
 		func() error { return l.create(2) },
 		func() error { return l.write(2, size(2), fua) },
+		func() error { return l.grow(2) },
+		func() error { return l.write(2, size(2), fua) },
 		func() error { return l.remove(1) },
 		func() error { return l.create(3) },
 		func() error { return l.write(3, size(3)/2, flush) },
+		func() error { return l.grow(3) },
+		func() error { return l.write(3, size(3), flush) },
 		func() error { return l.create(4) },
 		func() error { return l.remove(2) },
 		func() error { return l.manager.Close() },
@@ -142,6 +179,9 @@ func (l *life) checkVolume(n byte, state volume.State) error {
 	if err != nil {
 		return err
 	}
+	if size := r.SizeBytes(); size != l.specs[n].SizeBytes && (l.growing != n || size != l.grown[n].SizeBytes) {
+		return fmt.Errorf("volume %d has %d bytes, it had %d; growing: %v", n, size, l.specs[n].SizeBytes, l.growing == n)
+	}
 	got, err := readAll(r)
 	if err != nil {
 		return err
@@ -159,6 +199,11 @@ func (l *life) checkVolume(n byte, state volume.State) error {
 func (l *life) goOn() error {
 	if n := l.creating; n != 0 {
 		if err := l.create(n); err != nil {
+			return err
+		}
+	}
+	if n := l.growing; n != 0 {
+		if err := l.grow(n); err != nil {
 			return err
 		}
 	}
@@ -224,7 +269,10 @@ func TestKillThenPowerCut(t *testing.T) {
 		for cut := 2; cut <= 14; cut += 4 {
 			l := newLife(t)
 			l.power.CutAt(l.power.Ops() + k)
-			done = l.script() == nil
+			err := l.script()
+			if done = err == nil; !done && !errors.Is(err, disktest.ErrPowerCut) {
+				t.Fatalf("kill at %d: %v", k, err)
+			}
 			l.power.Kill()
 			l.power.CutAt(l.power.Ops() + cut)
 			if l.start() == nil && l.check() == nil {

@@ -2,7 +2,7 @@
 //
 // It owns a replica's record (what it is, and whether it is being made, ready or being
 // deleted), the map from volume offsets to extents, the order of overlapping reads and
-// writes, and flushes. Making and deleting a replica is safe against a crash at any
+// writes, and flushes. Making, growing and deleting a replica is safe against a crash at any
 // write: the record says what was intended, and the next start or the next call finishes
 // it.
 //

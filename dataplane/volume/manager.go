@@ -49,6 +49,7 @@ type entry struct {
 	problem error // why it is offline or damaged
 	record  *disk.Record
 	replica *Replica // when ready
+	unsure  bool     // the record on disk may be of a growth that failed
 }
 
 // Open finds the replicas whose records are there, opens those that are ready, and

@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"slices"
 	"sort"
 	"sync/atomic"
 
@@ -337,11 +338,27 @@ func (r *Replica) Stats() Stats {
 	}
 }
 
-// newReplica builds the map of a volume from what its media say. A volume that is not
-// whole is an error that matches disk.ErrDamaged.
+// newReplica opens a volume.
 func (m *Manager) newReplica(spec Spec) (*Replica, error) {
-	pl := &placement{sizeBytes: spec.SizeBytes}
+	pl, err := m.place(spec, nil)
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{id: spec.ID, block: spec.BlockSizeBytes, gate: newGate()}
+	r.where.Store(pl)
+	r.journal = newJournal(m.records, spec.ID, m.journalBytes, func() error { return flushMedia(r.where.Load().media) })
+	return r, nil
+}
+
+// place builds the map of a volume from what its media say. have are the media as the replica uses
+// them already: they know what is not stable yet. A volume that is not whole is an error that
+// matches disk.ErrDamaged.
+func (m *Manager) place(spec Spec, have []*medium) (*placement, error) {
+	pl := &placement{sizeBytes: spec.SizeBytes, media: slices.Clone(have)}
 	known := map[san.MediumID]*medium{}
+	for _, md := range have {
+		known[md.ID()] = md
+	}
 	for i, sl := range spec.Slices {
 		md := known[sl.Medium]
 		if md == nil {
@@ -360,10 +377,7 @@ func (m *Manager) newReplica(spec Spec) (*Replica, error) {
 	// The last extent may reach beyond the volume's end.
 	last := &pl.segments[len(pl.segments)-1]
 	last.length = spec.SizeBytes - last.start
-	r := &Replica{id: spec.ID, block: spec.BlockSizeBytes, gate: newGate()}
-	r.where.Store(pl)
-	r.journal = newJournal(m.records, spec.ID, m.journalBytes, func() error { return flushMedia(r.where.Load().media) })
-	return r, nil
+	return pl, nil
 }
 
 // add appends the extents of one slice, joined with what they continue.

@@ -15,7 +15,8 @@ import (
 // maxSlices bounds over how many parts a replica is spread on one unit.
 const maxSlices = 1024
 
-// Spec says what a replica is: decided by the stations, and never changed by the unit.
+// Spec says what a replica is: decided by the stations, and never changed by the unit. A volume that grows gets
+// a new Spec that continues its old one.
 type Spec struct {
 	ID             san.VolumeID
 	SizeBytes      int64
@@ -38,6 +39,31 @@ func (s Spec) firstLogical(i int) uint32 {
 		first += sl.Extents
 	}
 	return first
+}
+
+// extents is how many extents the volume has in all.
+func (s Spec) extents() uint32 { return s.firstLogical(len(s.Slices)) }
+
+// continues reports whether s is o, or o and something behind it: every extent of o is in the same
+// place in s. A slice may be cut in two that follow each other.
+func (s Spec) continues(o Spec) bool {
+	if s.ID != o.ID || s.BlockSizeBytes != o.BlockSizeBytes || s.SizeBytes < o.SizeBytes {
+		return false
+	}
+	i, used := 0, uint32(0) // the next extent of s: slice i, after used of its extents
+	for _, sl := range o.Slices {
+		for left := sl.Extents; left > 0; {
+			if i == len(s.Slices) || s.Slices[i].Medium != sl.Medium {
+				return false
+			}
+			n := min(left, s.Slices[i].Extents-used)
+			left, used = left-n, used+n
+			if used == s.Slices[i].Extents {
+				i, used = i+1, 0
+			}
+		}
+	}
+	return true
 }
 
 func (s Spec) equal(o Spec) bool {

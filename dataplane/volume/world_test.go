@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,6 +38,20 @@ func specOf(n byte, extents ...uint32) volume.Spec {
 			s.Slices = append(s.Slices, volume.Slice{Medium: mediumID(i), Extents: count})
 			s.SizeBytes += int64(count) * extentBytes
 		}
+	}
+	return s
+}
+
+// plus is a spec that continues s by the slices; a slice on s's last medium makes its last slice longer. size says by
+// how many bytes.
+func plus(s volume.Spec, sizeBytes int64, more ...volume.Slice) volume.Spec {
+	s.Slices, s.SizeBytes = slices.Clone(s.Slices), s.SizeBytes+sizeBytes
+	for _, sl := range more {
+		if last := &s.Slices[len(s.Slices)-1]; last.Medium == sl.Medium {
+			last.Extents += sl.Extents
+			continue
+		}
+		s.Slices = append(s.Slices, sl)
 	}
 	return s
 }

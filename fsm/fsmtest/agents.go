@@ -18,8 +18,8 @@ func Agents(v fsm.View) []fsm.Report {
 			r := byUnit(u)
 			r.Volume = vol.ID
 			switch c.State {
-			case fsm.CopyCreating:
-				r.Kind = fsm.ReportReplicaReady
+			case fsm.CopyCreating, fsm.CopyGrowing:
+				r.Kind, r.SizeBytes = fsm.ReportReplicaReady, vol.SizeBytes
 			case fsm.CopyDeleting:
 				r.Kind = fsm.ReportReplicaDeleted
 			default:

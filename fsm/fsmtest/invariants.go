@@ -35,7 +35,7 @@ func checkVolumes(v fsm.View) error {
 		if vol.Owner != "" && v.Host(vol.Owner) == nil {
 			return fmt.Errorf("volume %q belongs to host %q, which is not there", vol.Name, vol.Owner)
 		}
-		inSync := true
+		inSync, growing := true, false
 		for _, c := range vol.Copies {
 			sum := uint32(0)
 			for _, s := range c.Slices {
@@ -50,7 +50,13 @@ func checkVolumes(v fsm.View) error {
 			if (c.State == fsm.CopyDeleting) != (vol.State == fsm.VolumeDeleting) {
 				return fmt.Errorf("volume %q is %s, its copy on %s %s", vol.Name, vol.State, c.Unit, c.State)
 			}
-			inSync = inSync && c.State == fsm.CopyInSync
+			inSync, growing = inSync && c.State == fsm.CopyInSync, growing || c.State == fsm.CopyGrowing
+			if (c.State == fsm.CopyGrowing) != (c.SizeBytes > 0) || c.SizeBytes >= vol.SizeBytes {
+				return fmt.Errorf("copy of %q on %s is %s with %d of %d bytes confirmed", vol.Name, c.Unit, c.State, c.SizeBytes, vol.SizeBytes)
+			}
+		}
+		if growing != (vol.State == fsm.VolumeGrowing) {
+			return fmt.Errorf("volume %q is %s, a copy is growing: %v", vol.Name, vol.State, growing)
 		}
 		if inSync != (vol.State == fsm.VolumeReady) {
 			return fmt.Errorf("volume %q is %s, all copies in sync: %v", vol.Name, vol.State, inSync)

@@ -103,6 +103,9 @@ func copyText(copies []fsm.Copy) string {
 	out := ""
 	for _, c := range copies {
 		out += fmt.Sprintf(" %s %s", c.Unit, c.State)
+		if c.SizeBytes > 0 {
+			out += fmt.Sprintf(" from %d bytes", c.SizeBytes)
+		}
 		for _, s := range c.Slices {
 			out += fmt.Sprintf(" %s=%d", s.Medium, s.Extents)
 		}

@@ -218,6 +218,16 @@ func (e *Env) volumeCommand(l line) fsm.Command {
 			c.CHAPUser, c.CHAPSecretSealed = "user", []byte("sealed")
 		}
 		return c
+	case "grow":
+		size, err := san.ParseSize(l.opt("size", ""))
+		if err != nil {
+			return nil
+		}
+		c := &fsm.GrowVolume{ID: e.volumeID(name), SizeBytes: size}
+		for _, cp := range copies(l.list("on")) {
+			c.Copies = append(c.Copies, fsm.CopyGrowth{Unit: cp.Unit, Slices: cp.Slices})
+		}
+		return c
 	case "delete":
 		return &fsm.DeleteVolume{ID: e.volumeID(name)}
 	case "assign":
@@ -250,9 +260,10 @@ func (e *Env) reportCommand(l line) fsm.Command {
 		"replica-failed": fsm.ReportReplicaFailed, "assignment-ready": fsm.ReportAssignmentReady, "released": fsm.ReportReleased,
 		"assignment-error": fsm.ReportAssignmentError}
 	id := l.word(2)
+	size, _ := san.ParseSize(l.opt("size", "0"))
 	return &fsm.Reports{Reports: []fsm.Report{{Role: san.Role(l.word(1)), Agent: id, CertSerial: l.opt("cert", "cert-"+id),
 		Incarnation: san.Incarnation(l.number("start", 1)), Kind: kinds[l.word(3)], Volume: e.volumeID(l.word(4)),
-		Host: san.HostID(l.opt("host", "")), Generation: san.Generation(l.number("generation", 0)), Error: l.opt("error", "")}}}
+		Host: san.HostID(l.opt("host", "")), Generation: san.Generation(l.number("generation", 0)), SizeBytes: size, Error: l.opt("error", "")}}}
 }
 
 // watch begins a subscription of a name, changes says what it has seen since.

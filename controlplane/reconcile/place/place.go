@@ -39,6 +39,8 @@ type UnitRoom struct {
 	ID san.UnitID
 	// Unfit says why nothing may be placed here, "" if it may.
 	Unfit string
+	// Away says why what is here can't change now, "" if it can.
+	Away string
 	// Media are those that take part in allocation.
 	Media []MediumRoom
 }
@@ -113,7 +115,7 @@ func byShare(aFree, aCap, bFree, bCap uint64) int {
 func slice(need uint32, media []MediumRoom) []fsm.Slice {
 	order := slices.Clone(media)
 	slices.SortFunc(order, func(a, b MediumRoom) int {
-		return cmp.Or(byShare(uint64(a.FreeExtents), uint64(a.CapacityExtents), uint64(b.FreeExtents), uint64(b.CapacityExtents)), cmp.Compare(a.ID, b.ID))
+		return a.compareShare(&b)
 	})
 	for _, m := range order {
 		if m.FreeExtents >= need {
@@ -157,7 +159,7 @@ func Room(v fsm.View) []UnitRoom {
 	out := make([]UnitRoom, 0, len(units))
 	where := make(map[san.UnitID]int, len(units))
 	for i, u := range units {
-		out = append(out, UnitRoom{ID: u.ID, Unfit: unfit(u)})
+		out = append(out, UnitRoom{ID: u.ID, Unfit: unfit(u), Away: away(u)})
 		where[u.ID] = i
 	}
 	for _, m := range v.Media() {
@@ -169,15 +171,10 @@ func Room(v fsm.View) []UnitRoom {
 }
 
 func unfit(u *fsm.Unit) string {
-	switch {
-	case !u.Approved:
-		return "not approved"
-	case u.State != fsm.UnitOnline:
-		return fmt.Sprintf("not online (%s)", u.State)
-	case u.Spare:
-		return "spare"
+	if u.Spare {
+		return cmp.Or(away(u), "spare")
 	}
-	return ""
+	return away(u)
 }
 
 // FromView plans on the room that a view shows.

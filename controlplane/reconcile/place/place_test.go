@@ -156,3 +156,93 @@ func checkFits(t *rapid.T, plan []fsm.Copy, need uint32, units []UnitRoom) {
 		t.Fatalf("%d extents planned, %d needed", sum, need)
 	}
 }
+
+// TestGrowGolden shows each rule of a growth by one case; the plans are in testdata/growths.txt.
+func TestGrowGolden(t *testing.T) {
+	volume := func(state fsm.VolumeState, extents int64, slices ...fsm.Slice) *fsm.Volume {
+		return &fsm.Volume{ID: "v", Name: "db1", State: state, SizeBytes: extents * san.ExtentSizeBytes, BlockSizeBytes: 512,
+			Copies: []fsm.Copy{{Unit: "u1", Role: fsm.RolePrimary, State: fsm.CopyInSync, Slices: slices}}}
+	}
+	on := func(medium string, n uint32) fsm.Slice { return fsm.Slice{Medium: san.MediumID(medium), Extents: n} }
+	away := unit("u1", medium("m1", 100, 100))
+	away.Away = "not online (Stopped)"
+	two := volume(fsm.VolumeReady, 20, on("m1", 15), on("m2", 5))
+	cases := []struct {
+		name    string
+		vol     *fsm.Volume
+		extents int64
+		units   []UnitRoom
+	}{
+		{"the medium that it ends on, however full", two, 30, []UnitRoom{unit("u1", medium("m1", 90, 100), medium("m2", 10, 100), medium("m3", 100, 100))}},
+		{"else one that it is on", two, 31, []UnitRoom{unit("u1", medium("m1", 12, 100), medium("m2", 10, 100), medium("m3", 100, 100))}},
+		{"else any one, the greatest share first", two, 33, []UnitRoom{unit("u1", medium("m1", 12, 100), medium("m2", 10, 100), medium("m3", 50, 100), medium("m4", 40, 50))}},
+		{"else as few as will do", two, 120, []UnitRoom{unit("u1", medium("m1", 12, 100), medium("m2", 10, 100), medium("m3", 50, 100), medium("m4", 40, 50))}},
+		{"only on its own unit", two, 200, []UnitRoom{unit("u1", medium("m1", 12, 100)), unit("u2", medium("m9", 1000, 1000))}},
+		{"to the size that it has", two, 20, []UnitRoom{unit("u1", medium("m1", 0, 100))}},
+		{"a unit that is away", two, 21, []UnitRoom{away}},
+		{"a unit that is gone", two, 21, nil},
+		{"smaller", two, 19, []UnitRoom{unit("u1", medium("m1", 90, 100))}},
+		{"once more, before it is confirmed", volume(fsm.VolumeGrowing, 20, on("m1", 20)), 21, []UnitRoom{unit("u1", medium("m1", 90, 100))}},
+		{"while it is made", volume(fsm.VolumeCreating, 20, on("m1", 20)), 21, []UnitRoom{unit("u1", medium("m1", 90, 100))}},
+		{"while it is deleted", volume(fsm.VolumeDeleting, 20, on("m1", 20)), 21, []UnitRoom{unit("u1", medium("m1", 90, 100))}},
+	}
+	var b strings.Builder
+	for _, c := range cases {
+		fmt.Fprintf(&b, "# %s\n", c.name)
+		plan, err := Grow(c.vol, c.extents*san.ExtentSizeBytes, c.units)
+		if err != nil {
+			fmt.Fprintf(&b, "%s: %v\n\n", san.KindOf(err), err)
+			continue
+		}
+		for _, g := range plan {
+			fmt.Fprintf(&b, "%s:", g.Unit)
+			for _, s := range g.Slices {
+				fmt.Fprintf(&b, " %s=%d", s.Medium, s.Extents)
+			}
+		}
+		b.WriteString("\n\n")
+	}
+	// What is left of the last extent is used before another is taken.
+	odd := volume(fsm.VolumeReady, 20, on("m1", 20))
+	odd.SizeBytes -= 1024
+	for _, size := range []int64{odd.SizeBytes + 512, odd.SizeBytes + 1024, odd.SizeBytes + 1536} {
+		plan, err := Grow(odd, size, []UnitRoom{unit("u1", medium("m1", 1, 100))})
+		fmt.Fprintf(&b, "# by %d bytes, 1024 are left\n%v %v\n\n", size-odd.SizeBytes, plan, err)
+	}
+	golden(t, filepath.Join("testdata", "growths.txt"), b.String())
+}
+
+// TestGrowProperties: a growth fits, is exact, names no medium twice, and there is one exactly if
+// the unit has the room.
+func TestGrowProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		u := unit("u1")
+		free := map[san.MediumID]uint32{}
+		total := uint32(0)
+		for i := range rapid.IntRange(1, 5).Draw(t, "media") {
+			m := medium(fmt.Sprintf("m%d", i), rapid.Uint32Range(0, 40).Draw(t, "free"), 60)
+			u.Media, free[m.ID], total = append(u.Media, m), m.FreeExtents, total+m.FreeExtents
+		}
+		vol := &fsm.Volume{Name: "v", State: fsm.VolumeReady, SizeBytes: san.ExtentSizeBytes, BlockSizeBytes: 512,
+			Copies: []fsm.Copy{{Unit: "u1", Slices: []fsm.Slice{{Medium: u.Media[0].ID, Extents: 1}}}}}
+		need := rapid.Uint32Range(1, 120).Draw(t, "need")
+		plan, err := Grow(vol, int64(1+need)*san.ExtentSizeBytes, []UnitRoom{u})
+		if (err == nil) != (need <= total) {
+			t.Fatalf("%d of %d extents: %v", need, total, err)
+		}
+		if err != nil {
+			return
+		}
+		sum := uint32(0)
+		for _, s := range plan[0].Slices {
+			if s.Extents == 0 || s.Extents > free[s.Medium] {
+				t.Fatalf("slice %v of %v", s, free)
+			}
+			delete(free, s.Medium)
+			sum += s.Extents
+		}
+		if sum != need || len(plan) != 1 {
+			t.Fatalf("%v for %d extents", plan, need)
+		}
+	})
+}

@@ -917,12 +917,14 @@ func (x *ReportBatch) GetReports() []*Report {
 
 // Report is the agent's word on one object.
 type Report struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          ReportKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=sandbar.v1.ReportKind" json:"kind,omitempty"`
-	VolumeId      string                 `protobuf:"bytes,2,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
-	HostId        string                 `protobuf:"bytes,3,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
-	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
-	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Kind       ReportKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=sandbar.v1.ReportKind" json:"kind,omitempty"`
+	VolumeId   string                 `protobuf:"bytes,2,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	HostId     string                 `protobuf:"bytes,3,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	Generation uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	Error      string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Of a REPLICA_READY: the replica's size, stable.
+	SizeBytes     int64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -990,6 +992,13 @@ func (x *Report) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Report) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
 }
 
 // Stamp orders desired states of one object; the agent refuses lower ones.
@@ -1137,8 +1146,10 @@ type DesiredReplica struct {
 	Slices         []*DesiredSlice        `protobuf:"bytes,6,rep,name=slices,proto3" json:"slices,omitempty"`
 	Deleted        bool                   `protobuf:"varint,7,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	Epoch          uint64                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The replica was there in a smaller size: extend it, never make it anew.
+	Grow          bool `protobuf:"varint,9,opt,name=grow,proto3" json:"grow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesiredReplica) Reset() {
@@ -1225,6 +1236,13 @@ func (x *DesiredReplica) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *DesiredReplica) GetGrow() bool {
+	if x != nil {
+		return x.Grow
+	}
+	return false
 }
 
 // DesiredSlice is a reservation on one medium.
@@ -2305,7 +2323,7 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\";\n" +
 	"\vReportBatch\x12,\n" +
-	"\areports\x18\x01 \x03(\v2\x12.sandbar.v1.ReportR\areports\"\xa0\x01\n" +
+	"\areports\x18\x01 \x03(\v2\x12.sandbar.v1.ReportR\areports\"\xbf\x01\n" +
 	"\x06Report\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.sandbar.v1.ReportKindR\x04kind\x12\x1b\n" +
 	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x17\n" +
@@ -2313,7 +2331,9 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"L\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x06 \x01(\x03R\tsizeBytes\"L\n" +
 	"\x05Stamp\x12-\n" +
 	"\x12cluster_generation\x18\x01 \x01(\x04R\x11clusterGeneration\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"\xd8\x01\n" +
@@ -2322,7 +2342,7 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\x05stamp\x18\x02 \x01(\v2\x11.sandbar.v1.StampR\x05stamp\x126\n" +
 	"\breplicas\x18\x03 \x03(\v2\x1a.sandbar.v1.DesiredReplicaR\breplicas\x12?\n" +
 	"\vassignments\x18\x04 \x03(\v2\x1d.sandbar.v1.DesiredAssignmentR\vassignments\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"\x95\x02\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"\xa9\x02\n" +
 	"\x0eDesiredReplica\x12'\n" +
 	"\x05stamp\x18\x01 \x01(\v2\x11.sandbar.v1.StampR\x05stamp\x12\x1b\n" +
 	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x12\n" +
@@ -2332,7 +2352,8 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\x10block_size_bytes\x18\x05 \x01(\rR\x0eblockSizeBytes\x120\n" +
 	"\x06slices\x18\x06 \x03(\v2\x18.sandbar.v1.DesiredSliceR\x06slices\x12\x18\n" +
 	"\adeleted\x18\a \x01(\bR\adeleted\x12\x14\n" +
-	"\x05epoch\x18\b \x01(\x04R\x05epoch\"E\n" +
+	"\x05epoch\x18\b \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04grow\x18\t \x01(\bR\x04grow\"E\n" +
 	"\fDesiredSlice\x12\x1b\n" +
 	"\tmedium_id\x18\x01 \x01(\tR\bmediumId\x12\x18\n" +
 	"\aextents\x18\x02 \x01(\rR\aextents\"\xfd\x03\n" +

@@ -28,8 +28,9 @@ type Volume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Creating, Ready or Deleting.
-	State          string            `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Creating, Ready, Growing or Deleting.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// As asked for; what a path's end_lba tells is what hosts may use already.
 	SizeBytes      int64             `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	BlockSizeBytes uint32            `protobuf:"varint,5,opt,name=block_size_bytes,json=blockSizeBytes,proto3" json:"block_size_bytes,omitempty"`
 	Epoch          uint64            `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -165,11 +166,13 @@ type Copy struct {
 	UnitId string                 `protobuf:"bytes,1,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
 	// primary.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	// Creating, InSync or Deleting.
+	// Creating, InSync, Growing or Deleting.
 	State  string   `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	Slices []*Slice `protobuf:"bytes,4,rep,name=slices,proto3" json:"slices,omitempty"`
 	// Last failure that the unit reported; empty if none.
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// What the unit has confirmed.
+	SizeBytes     int64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,6 +240,13 @@ func (x *Copy) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Copy) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
 }
 
 // Slice is a reservation on one medium.
@@ -851,6 +861,113 @@ func (x *ListVolumesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// GrowVolumeRequest names a volume and the size that it shall have.
+type GrowVolumeRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Volume    string                 `protobuf:"bytes,2,opt,name=volume,proto3" json:"volume,omitempty"`
+	// In all; the present size changes nothing, a smaller one is refused.
+	SizeBytes     int64 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrowVolumeRequest) Reset() {
+	*x = GrowVolumeRequest{}
+	mi := &file_sandbar_v1_volume_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrowVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrowVolumeRequest) ProtoMessage() {}
+
+func (x *GrowVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_volume_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrowVolumeRequest.ProtoReflect.Descriptor instead.
+func (*GrowVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GrowVolumeRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *GrowVolumeRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *GrowVolumeRequest) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+// GrowVolumeResponse has the volume as committed.
+type GrowVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        *Volume                `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrowVolumeResponse) Reset() {
+	*x = GrowVolumeResponse{}
+	mi := &file_sandbar_v1_volume_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrowVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrowVolumeResponse) ProtoMessage() {}
+
+func (x *GrowVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_volume_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrowVolumeResponse.ProtoReflect.Descriptor instead.
+func (*GrowVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GrowVolumeResponse) GetVolume() *Volume {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
 // DeleteVolumeRequest names a volume.
 type DeleteVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -862,7 +979,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[11]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +991,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[11]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1004,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{11}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteVolumeRequest) GetRequestId() string {
@@ -914,7 +1031,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[12]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1043,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[12]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1056,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{12}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteVolumeResponse) GetVolume() *Volume {
@@ -961,7 +1078,7 @@ type AssignVolumeRequest struct {
 
 func (x *AssignVolumeRequest) Reset() {
 	*x = AssignVolumeRequest{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[13]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1090,7 @@ func (x *AssignVolumeRequest) String() string {
 func (*AssignVolumeRequest) ProtoMessage() {}
 
 func (x *AssignVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[13]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1103,7 @@ func (x *AssignVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignVolumeRequest.ProtoReflect.Descriptor instead.
 func (*AssignVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{13}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AssignVolumeRequest) GetRequestId() string {
@@ -1020,7 +1137,7 @@ type AssignVolumeResponse struct {
 
 func (x *AssignVolumeResponse) Reset() {
 	*x = AssignVolumeResponse{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[14]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1149,7 @@ func (x *AssignVolumeResponse) String() string {
 func (*AssignVolumeResponse) ProtoMessage() {}
 
 func (x *AssignVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[14]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1162,7 @@ func (x *AssignVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignVolumeResponse.ProtoReflect.Descriptor instead.
 func (*AssignVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{14}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AssignVolumeResponse) GetVolume() *Volume {
@@ -1067,7 +1184,7 @@ type UnassignVolumeRequest struct {
 
 func (x *UnassignVolumeRequest) Reset() {
 	*x = UnassignVolumeRequest{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[15]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1196,7 @@ func (x *UnassignVolumeRequest) String() string {
 func (*UnassignVolumeRequest) ProtoMessage() {}
 
 func (x *UnassignVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[15]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1209,7 @@ func (x *UnassignVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnassignVolumeRequest.ProtoReflect.Descriptor instead.
 func (*UnassignVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{15}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UnassignVolumeRequest) GetRequestId() string {
@@ -1126,7 +1243,7 @@ type UnassignVolumeResponse struct {
 
 func (x *UnassignVolumeResponse) Reset() {
 	*x = UnassignVolumeResponse{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[16]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1255,7 @@ func (x *UnassignVolumeResponse) String() string {
 func (*UnassignVolumeResponse) ProtoMessage() {}
 
 func (x *UnassignVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[16]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1268,7 @@ func (x *UnassignVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnassignVolumeResponse.ProtoReflect.Descriptor instead.
 func (*UnassignVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{16}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UnassignVolumeResponse) GetVolume() *Volume {
@@ -1172,7 +1289,7 @@ type GetCredentialsRequest struct {
 
 func (x *GetCredentialsRequest) Reset() {
 	*x = GetCredentialsRequest{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[17]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1301,7 @@ func (x *GetCredentialsRequest) String() string {
 func (*GetCredentialsRequest) ProtoMessage() {}
 
 func (x *GetCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[17]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1314,7 @@ func (x *GetCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*GetCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{17}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetCredentialsRequest) GetVolume() string {
@@ -1225,7 +1342,7 @@ type GetCredentialsResponse struct {
 
 func (x *GetCredentialsResponse) Reset() {
 	*x = GetCredentialsResponse{}
-	mi := &file_sandbar_v1_volume_proto_msgTypes[18]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1354,7 @@ func (x *GetCredentialsResponse) String() string {
 func (*GetCredentialsResponse) ProtoMessage() {}
 
 func (x *GetCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_volume_proto_msgTypes[18]
+	mi := &file_sandbar_v1_volume_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1367,7 @@ func (x *GetCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*GetCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{18}
+	return file_sandbar_v1_volume_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetCredentialsResponse) GetChapUser() string {
@@ -1291,13 +1408,15 @@ const file_sandbar_v1_volume_proto_rawDesc = "" +
 	"\fmodify_index\x18\f \x01(\x04R\vmodifyIndex\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8a\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x01\n" +
 	"\x04Copy\x12\x17\n" +
 	"\aunit_id\x18\x01 \x01(\tR\x06unitId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12)\n" +
 	"\x06slices\x18\x04 \x03(\v2\x11.sandbar.v1.SliceR\x06slices\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\">\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x06 \x01(\x03R\tsizeBytes\">\n" +
 	"\x05Slice\x12\x1b\n" +
 	"\tmedium_id\x18\x01 \x01(\tR\bmediumId\x12\x18\n" +
 	"\aextents\x18\x02 \x01(\rR\aextents\"\xc9\x01\n" +
@@ -1349,7 +1468,15 @@ const file_sandbar_v1_volume_proto_rawDesc = "" +
 	"\ahost_id\x18\x04 \x01(\tR\x06hostId\"k\n" +
 	"\x13ListVolumesResponse\x12,\n" +
 	"\avolumes\x18\x01 \x03(\v2\x12.sandbar.v1.VolumeR\avolumes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"U\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"r\n" +
+	"\x11GrowVolumeRequest\x12&\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x12\x16\n" +
+	"\x06volume\x18\x02 \x01(\tR\x06volume\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\"@\n" +
+	"\x12GrowVolumeResponse\x12*\n" +
+	"\x06volume\x18\x01 \x01(\v2\x12.sandbar.v1.VolumeR\x06volume\"U\n" +
 	"\x13DeleteVolumeRequest\x12&\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x12\x16\n" +
@@ -1376,11 +1503,13 @@ const file_sandbar_v1_volume_proto_rawDesc = "" +
 	"\x16GetCredentialsResponse\x12\x1b\n" +
 	"\tchap_user\x18\x01 \x01(\tR\bchapUser\x12\x1f\n" +
 	"\vchap_secret\x18\x02 \x01(\tR\n" +
-	"chapSecret2\xde\x04\n" +
+	"chapSecret2\xab\x05\n" +
 	"\rVolumeService\x12Q\n" +
 	"\fCreateVolume\x12\x1f.sandbar.v1.CreateVolumeRequest\x1a .sandbar.v1.CreateVolumeResponse\x12M\n" +
 	"\tGetVolume\x12\x1c.sandbar.v1.GetVolumeRequest\x1a\x1d.sandbar.v1.GetVolumeResponse\"\x03\x90\x02\x01\x12S\n" +
-	"\vListVolumes\x12\x1e.sandbar.v1.ListVolumesRequest\x1a\x1f.sandbar.v1.ListVolumesResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\vListVolumes\x12\x1e.sandbar.v1.ListVolumesRequest\x1a\x1f.sandbar.v1.ListVolumesResponse\"\x03\x90\x02\x01\x12K\n" +
+	"\n" +
+	"GrowVolume\x12\x1d.sandbar.v1.GrowVolumeRequest\x1a\x1e.sandbar.v1.GrowVolumeResponse\x12Q\n" +
 	"\fDeleteVolume\x12\x1f.sandbar.v1.DeleteVolumeRequest\x1a .sandbar.v1.DeleteVolumeResponse\x12Q\n" +
 	"\fAssignVolume\x12\x1f.sandbar.v1.AssignVolumeRequest\x1a .sandbar.v1.AssignVolumeResponse\x12W\n" +
 	"\x0eUnassignVolume\x12!.sandbar.v1.UnassignVolumeRequest\x1a\".sandbar.v1.UnassignVolumeResponse\x12W\n" +
@@ -1401,7 +1530,7 @@ func file_sandbar_v1_volume_proto_rawDescGZIP() []byte {
 	return file_sandbar_v1_volume_proto_rawDescData
 }
 
-var file_sandbar_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_sandbar_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_sandbar_v1_volume_proto_goTypes = []any{
 	(*Volume)(nil),                 // 0: sandbar.v1.Volume
 	(*Copy)(nil),                   // 1: sandbar.v1.Copy
@@ -1414,51 +1543,56 @@ var file_sandbar_v1_volume_proto_goTypes = []any{
 	(*GetVolumeResponse)(nil),      // 8: sandbar.v1.GetVolumeResponse
 	(*ListVolumesRequest)(nil),     // 9: sandbar.v1.ListVolumesRequest
 	(*ListVolumesResponse)(nil),    // 10: sandbar.v1.ListVolumesResponse
-	(*DeleteVolumeRequest)(nil),    // 11: sandbar.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),   // 12: sandbar.v1.DeleteVolumeResponse
-	(*AssignVolumeRequest)(nil),    // 13: sandbar.v1.AssignVolumeRequest
-	(*AssignVolumeResponse)(nil),   // 14: sandbar.v1.AssignVolumeResponse
-	(*UnassignVolumeRequest)(nil),  // 15: sandbar.v1.UnassignVolumeRequest
-	(*UnassignVolumeResponse)(nil), // 16: sandbar.v1.UnassignVolumeResponse
-	(*GetCredentialsRequest)(nil),  // 17: sandbar.v1.GetCredentialsRequest
-	(*GetCredentialsResponse)(nil), // 18: sandbar.v1.GetCredentialsResponse
-	nil,                            // 19: sandbar.v1.Volume.LabelsEntry
-	nil,                            // 20: sandbar.v1.CreateVolumeRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 21: google.protobuf.Timestamp
+	(*GrowVolumeRequest)(nil),      // 11: sandbar.v1.GrowVolumeRequest
+	(*GrowVolumeResponse)(nil),     // 12: sandbar.v1.GrowVolumeResponse
+	(*DeleteVolumeRequest)(nil),    // 13: sandbar.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),   // 14: sandbar.v1.DeleteVolumeResponse
+	(*AssignVolumeRequest)(nil),    // 15: sandbar.v1.AssignVolumeRequest
+	(*AssignVolumeResponse)(nil),   // 16: sandbar.v1.AssignVolumeResponse
+	(*UnassignVolumeRequest)(nil),  // 17: sandbar.v1.UnassignVolumeRequest
+	(*UnassignVolumeResponse)(nil), // 18: sandbar.v1.UnassignVolumeResponse
+	(*GetCredentialsRequest)(nil),  // 19: sandbar.v1.GetCredentialsRequest
+	(*GetCredentialsResponse)(nil), // 20: sandbar.v1.GetCredentialsResponse
+	nil,                            // 21: sandbar.v1.Volume.LabelsEntry
+	nil,                            // 22: sandbar.v1.CreateVolumeRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
 }
 var file_sandbar_v1_volume_proto_depIdxs = []int32{
 	1,  // 0: sandbar.v1.Volume.copies:type_name -> sandbar.v1.Copy
 	3,  // 1: sandbar.v1.Volume.assignments:type_name -> sandbar.v1.Assignment
-	19, // 2: sandbar.v1.Volume.labels:type_name -> sandbar.v1.Volume.LabelsEntry
-	21, // 3: sandbar.v1.Volume.created_at:type_name -> google.protobuf.Timestamp
+	21, // 2: sandbar.v1.Volume.labels:type_name -> sandbar.v1.Volume.LabelsEntry
+	23, // 3: sandbar.v1.Volume.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 4: sandbar.v1.Copy.slices:type_name -> sandbar.v1.Slice
 	4,  // 5: sandbar.v1.Assignment.paths:type_name -> sandbar.v1.Path
-	20, // 6: sandbar.v1.CreateVolumeRequest.labels:type_name -> sandbar.v1.CreateVolumeRequest.LabelsEntry
+	22, // 6: sandbar.v1.CreateVolumeRequest.labels:type_name -> sandbar.v1.CreateVolumeRequest.LabelsEntry
 	0,  // 7: sandbar.v1.CreateVolumeResponse.volume:type_name -> sandbar.v1.Volume
 	0,  // 8: sandbar.v1.GetVolumeResponse.volume:type_name -> sandbar.v1.Volume
 	0,  // 9: sandbar.v1.ListVolumesResponse.volumes:type_name -> sandbar.v1.Volume
-	0,  // 10: sandbar.v1.DeleteVolumeResponse.volume:type_name -> sandbar.v1.Volume
-	0,  // 11: sandbar.v1.AssignVolumeResponse.volume:type_name -> sandbar.v1.Volume
-	0,  // 12: sandbar.v1.UnassignVolumeResponse.volume:type_name -> sandbar.v1.Volume
-	5,  // 13: sandbar.v1.VolumeService.CreateVolume:input_type -> sandbar.v1.CreateVolumeRequest
-	7,  // 14: sandbar.v1.VolumeService.GetVolume:input_type -> sandbar.v1.GetVolumeRequest
-	9,  // 15: sandbar.v1.VolumeService.ListVolumes:input_type -> sandbar.v1.ListVolumesRequest
-	11, // 16: sandbar.v1.VolumeService.DeleteVolume:input_type -> sandbar.v1.DeleteVolumeRequest
-	13, // 17: sandbar.v1.VolumeService.AssignVolume:input_type -> sandbar.v1.AssignVolumeRequest
-	15, // 18: sandbar.v1.VolumeService.UnassignVolume:input_type -> sandbar.v1.UnassignVolumeRequest
-	17, // 19: sandbar.v1.VolumeService.GetCredentials:input_type -> sandbar.v1.GetCredentialsRequest
-	6,  // 20: sandbar.v1.VolumeService.CreateVolume:output_type -> sandbar.v1.CreateVolumeResponse
-	8,  // 21: sandbar.v1.VolumeService.GetVolume:output_type -> sandbar.v1.GetVolumeResponse
-	10, // 22: sandbar.v1.VolumeService.ListVolumes:output_type -> sandbar.v1.ListVolumesResponse
-	12, // 23: sandbar.v1.VolumeService.DeleteVolume:output_type -> sandbar.v1.DeleteVolumeResponse
-	14, // 24: sandbar.v1.VolumeService.AssignVolume:output_type -> sandbar.v1.AssignVolumeResponse
-	16, // 25: sandbar.v1.VolumeService.UnassignVolume:output_type -> sandbar.v1.UnassignVolumeResponse
-	18, // 26: sandbar.v1.VolumeService.GetCredentials:output_type -> sandbar.v1.GetCredentialsResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	0,  // 10: sandbar.v1.GrowVolumeResponse.volume:type_name -> sandbar.v1.Volume
+	0,  // 11: sandbar.v1.DeleteVolumeResponse.volume:type_name -> sandbar.v1.Volume
+	0,  // 12: sandbar.v1.AssignVolumeResponse.volume:type_name -> sandbar.v1.Volume
+	0,  // 13: sandbar.v1.UnassignVolumeResponse.volume:type_name -> sandbar.v1.Volume
+	5,  // 14: sandbar.v1.VolumeService.CreateVolume:input_type -> sandbar.v1.CreateVolumeRequest
+	7,  // 15: sandbar.v1.VolumeService.GetVolume:input_type -> sandbar.v1.GetVolumeRequest
+	9,  // 16: sandbar.v1.VolumeService.ListVolumes:input_type -> sandbar.v1.ListVolumesRequest
+	11, // 17: sandbar.v1.VolumeService.GrowVolume:input_type -> sandbar.v1.GrowVolumeRequest
+	13, // 18: sandbar.v1.VolumeService.DeleteVolume:input_type -> sandbar.v1.DeleteVolumeRequest
+	15, // 19: sandbar.v1.VolumeService.AssignVolume:input_type -> sandbar.v1.AssignVolumeRequest
+	17, // 20: sandbar.v1.VolumeService.UnassignVolume:input_type -> sandbar.v1.UnassignVolumeRequest
+	19, // 21: sandbar.v1.VolumeService.GetCredentials:input_type -> sandbar.v1.GetCredentialsRequest
+	6,  // 22: sandbar.v1.VolumeService.CreateVolume:output_type -> sandbar.v1.CreateVolumeResponse
+	8,  // 23: sandbar.v1.VolumeService.GetVolume:output_type -> sandbar.v1.GetVolumeResponse
+	10, // 24: sandbar.v1.VolumeService.ListVolumes:output_type -> sandbar.v1.ListVolumesResponse
+	12, // 25: sandbar.v1.VolumeService.GrowVolume:output_type -> sandbar.v1.GrowVolumeResponse
+	14, // 26: sandbar.v1.VolumeService.DeleteVolume:output_type -> sandbar.v1.DeleteVolumeResponse
+	16, // 27: sandbar.v1.VolumeService.AssignVolume:output_type -> sandbar.v1.AssignVolumeResponse
+	18, // 28: sandbar.v1.VolumeService.UnassignVolume:output_type -> sandbar.v1.UnassignVolumeResponse
+	20, // 29: sandbar.v1.VolumeService.GetCredentials:output_type -> sandbar.v1.GetCredentialsResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_sandbar_v1_volume_proto_init() }
@@ -1472,7 +1606,7 @@ func file_sandbar_v1_volume_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sandbar_v1_volume_proto_rawDesc), len(file_sandbar_v1_volume_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -96,6 +96,8 @@ func TestAWaitThatEndsTooEarlySaysWhatIsMissing(t *testing.T) {
 	mustSay(t, out, code, 5, "volume v1 is still Creating", "unit u1 says: medium m1: no such device", "volume show v1")
 	out, code = f.run(t, endpoints, "volume", "create", "v2", "--size", "1MiB", "--host", "h1", "--wait", "--timeout", "200ms")
 	mustSay(t, out, code, 5, "assignment to host h1 still Pending")
+	out, code = f.run(t, endpoints, "volume", "grow", "v1", "--size", "2MiB", "--wait", "--timeout", "200ms")
+	mustSay(t, out, code, 5, "volume v1 is still Growing", "unit u1 has 0B of 2MiB", "unit u1 says: medium m1: no such device")
 	out, code = f.run(t, endpoints, "volume", "delete", "v1", "--wait", "--timeout", "200ms")
 	mustSay(t, out, code, 5, "volume v1 is still Deleting")
 	out, code = f.run(t, endpoints, "volume", "unassign", "v2", "--host", "h1", "--wait", "--timeout", "200ms")
@@ -124,6 +126,10 @@ func TestAWaitEndsWhenItsGoalIsLost(t *testing.T) {
 		{"assigned", madeAndAssigned("h1"), vol("Ready", "Assigned", 1), true, false},
 		{"taken away", madeAndAssigned("h1"), vol("Ready", "Releasing", 2), false, true},
 		{"gone", madeAndAssigned("h1"), vol("Ready", "", 0), false, true},
+		{"growing", hasSize(2), &pb.Volume{State: "Growing", Copies: []*pb.Copy{{SizeBytes: 2}, {SizeBytes: 1}}}, false, false},
+		{"grown", hasSize(2), &pb.Volume{State: "Ready", Copies: []*pb.Copy{{SizeBytes: 2}, {SizeBytes: 2}}}, true, false},
+		{"grows on", hasSize(2), &pb.Volume{State: "Growing", Copies: []*pb.Copy{{SizeBytes: 2}, {SizeBytes: 3}}}, true, false},
+		{"deleted as it grew", hasSize(2), vol("Deleting", "", 0), false, true},
 		{"releasing", released(vol("Ready", "Releasing", 2), "h1"), vol("Ready", "Releasing", 2), false, false},
 		{"released", released(vol("Ready", "Releasing", 2), "h1"), vol("Ready", "", 0), true, false},
 		{"released and given again", released(vol("Ready", "Releasing", 2), "h1"), vol("Ready", "Pending", 3), true, false},

@@ -161,6 +161,21 @@ func (f *fakeCluster) CreateVolume(_ context.Context, req *connect.Request[pb.Cr
 	return connect.NewResponse(&pb.CreateVolumeResponse{Volume: proto.CloneOf(v)}), f.dropped()
 }
 
+func (f *fakeCluster) GrowVolume(_ context.Context, req *connect.Request[pb.GrowVolumeRequest]) (*connect.Response[pb.GrowVolumeResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(req.Header(), req.Msg)
+	v, err := f.find(req.Msg.Volume)
+	if err != nil {
+		return nil, err
+	}
+	if req.Msg.SizeBytes < v.SizeBytes {
+		return nil, convert.ToConnect(san.Errorf(san.KindConflict, "volume %q never shrinks", v.Name))
+	}
+	v.SizeBytes, v.State, v.Copies[0].State = req.Msg.SizeBytes, "Growing", "Growing"
+	return connect.NewResponse(&pb.GrowVolumeResponse{Volume: proto.CloneOf(v)}), f.dropped()
+}
+
 func (f *fakeCluster) assign(v *pb.Volume, host string) {
 	if host == "" {
 		return
@@ -180,7 +195,9 @@ func (f *fakeCluster) settle(v *pb.Volume) {
 	case "Deleting":
 		f.volumes = slices.DeleteFunc(f.volumes, func(o *pb.Volume) bool { return o == v })
 	case "Creating":
-		v.State, v.Copies[0].State = "Ready", "InSync"
+		v.State, v.Copies[0].State, v.Copies[0].SizeBytes = "Ready", "InSync", v.SizeBytes
+	case "Growing":
+		v.State, v.Copies[0].State, v.Copies[0].SizeBytes = "Ready", "InSync", v.SizeBytes
 	}
 	if len(v.Assignments) == 0 {
 		return

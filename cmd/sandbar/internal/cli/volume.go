@@ -19,7 +19,7 @@ const pageSize = 500
 
 func (a *App) volumeCommand() *cobra.Command {
 	return noun("volume", "Make volumes and give them to hosts",
-		a.volumeCreate(), a.volumeList(), a.volumeShow(), a.volumeAssign(), a.volumeUnassign(),
+		a.volumeCreate(), a.volumeList(), a.volumeShow(), a.volumeGrow(), a.volumeAssign(), a.volumeUnassign(),
 		a.volumeDelete(), a.volumeURL(), a.volumeCredentials())
 }
 
@@ -105,6 +105,35 @@ func (s *session) volume(ctx context.Context, name string) (*pb.Volume, error) {
 		return nil, err
 	}
 	return resp.Volume, nil
+}
+
+func (a *App) volumeGrow() *cobra.Command {
+	var size string
+	c := a.verb("grow VOLUME --size SIZE", "Make a volume larger, also while hosts use it", takes("VOLUME"),
+		func(ctx context.Context, s *session, args []string) error {
+			bytes, err := san.ParseSize(size)
+			if err != nil {
+				return err
+			}
+			resp, err := ask(ctx, s, s.api.Volumes, volumeClient.GrowVolume, &pb.GrowVolumeRequest{RequestId: s.requestID, Volume: args[0], SizeBytes: bytes})
+			if err != nil {
+				return err
+			}
+			vol := resp.Volume
+			if s.wait {
+				if vol, err = s.awaitVolume(ctx, vol, hasSize(bytes)); err != nil {
+					return err
+				}
+			}
+			return s.out.Print(vol, func(p *output.Page) { drawVolume(p, vol) })
+		})
+	c.Flags().StringVar(&size, "size", "", "the size that it shall have in all, like 80MiB or 2GiB; any multiple of its block size")
+	require(c, "size")
+	c.Long = c.Short + `.
+
+Hosts that have sessions with it are told that its capacity has changed; Linux looks at it anew after
+'iscsiadm -m session -R'. With --wait the command ends once its units have the new size. A volume never shrinks.`
+	return c
 }
 
 func (a *App) volumeAssign() *cobra.Command {

@@ -46,6 +46,21 @@ func madeAndAssigned(host string) condition {
 	}
 }
 
+// hasSize waits until all copies have confirmed a size, or a larger one.
+func hasSize(bytes int64) condition {
+	return func(vol *pb.Volume) (bool, string, error) {
+		if vol.State == stateDeleting {
+			return false, "", san.Errorf(san.KindConflict, "volume %s was deleted by somebody else meanwhile", vol.Name)
+		}
+		for _, c := range vol.Copies {
+			if c.SizeBytes < bytes {
+				return false, fmt.Sprintf("is still %s: unit %s has %s of %s", vol.State, c.UnitId, san.FormatSize(c.SizeBytes), san.FormatSize(bytes)), nil
+			}
+		}
+		return true, "", nil
+	}
+}
+
 // released waits until the assignment that begins to be released in vol is gone; a later one to the
 // same host is another's.
 func released(vol *pb.Volume, host string) condition {

@@ -41,6 +41,9 @@ const (
 	// VolumeServiceListVolumesProcedure is the fully-qualified name of the VolumeService's ListVolumes
 	// RPC.
 	VolumeServiceListVolumesProcedure = "/sandbar.v1.VolumeService/ListVolumes"
+	// VolumeServiceGrowVolumeProcedure is the fully-qualified name of the VolumeService's GrowVolume
+	// RPC.
+	VolumeServiceGrowVolumeProcedure = "/sandbar.v1.VolumeService/GrowVolume"
 	// VolumeServiceDeleteVolumeProcedure is the fully-qualified name of the VolumeService's
 	// DeleteVolume RPC.
 	VolumeServiceDeleteVolumeProcedure = "/sandbar.v1.VolumeService/DeleteVolume"
@@ -65,6 +68,11 @@ type VolumeServiceClient interface {
 	GetVolume(context.Context, *connect.Request[v1.GetVolumeRequest]) (*connect.Response[v1.GetVolumeResponse], error)
 	// ListVolumes lists volumes by name, in pages.
 	ListVolumes(context.Context, *connect.Request[v1.ListVolumesRequest]) (*connect.Response[v1.ListVolumesResponse], error)
+	// GrowVolume makes a volume larger, in use or not. It answers once size and room are
+	// committed; the volume is Growing, and hosts are told the former size, until its units
+	// have confirmed. Errors: FAILED_PRECONDITION (smaller than it is, being made or deleted, its
+	// unit is away), RESOURCE_EXHAUSTED (no room on its unit).
+	GrowVolume(context.Context, *connect.Request[v1.GrowVolumeRequest]) (*connect.Response[v1.GrowVolumeResponse], error)
 	// DeleteVolume starts a deletion; refused (FAILED_PRECONDITION) while assigned.
 	DeleteVolume(context.Context, *connect.Request[v1.DeleteVolumeRequest]) (*connect.Response[v1.DeleteVolumeResponse], error)
 	// AssignVolume gives a volume to one host; refused while any host has it.
@@ -106,6 +114,12 @@ func NewVolumeServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		growVolume: connect.NewClient[v1.GrowVolumeRequest, v1.GrowVolumeResponse](
+			httpClient,
+			baseURL+VolumeServiceGrowVolumeProcedure,
+			connect.WithSchema(volumeServiceMethods.ByName("GrowVolume")),
+			connect.WithClientOptions(opts...),
+		),
 		deleteVolume: connect.NewClient[v1.DeleteVolumeRequest, v1.DeleteVolumeResponse](
 			httpClient,
 			baseURL+VolumeServiceDeleteVolumeProcedure,
@@ -138,6 +152,7 @@ type volumeServiceClient struct {
 	createVolume   *connect.Client[v1.CreateVolumeRequest, v1.CreateVolumeResponse]
 	getVolume      *connect.Client[v1.GetVolumeRequest, v1.GetVolumeResponse]
 	listVolumes    *connect.Client[v1.ListVolumesRequest, v1.ListVolumesResponse]
+	growVolume     *connect.Client[v1.GrowVolumeRequest, v1.GrowVolumeResponse]
 	deleteVolume   *connect.Client[v1.DeleteVolumeRequest, v1.DeleteVolumeResponse]
 	assignVolume   *connect.Client[v1.AssignVolumeRequest, v1.AssignVolumeResponse]
 	unassignVolume *connect.Client[v1.UnassignVolumeRequest, v1.UnassignVolumeResponse]
@@ -157,6 +172,11 @@ func (c *volumeServiceClient) GetVolume(ctx context.Context, req *connect.Reques
 // ListVolumes calls sandbar.v1.VolumeService.ListVolumes.
 func (c *volumeServiceClient) ListVolumes(ctx context.Context, req *connect.Request[v1.ListVolumesRequest]) (*connect.Response[v1.ListVolumesResponse], error) {
 	return c.listVolumes.CallUnary(ctx, req)
+}
+
+// GrowVolume calls sandbar.v1.VolumeService.GrowVolume.
+func (c *volumeServiceClient) GrowVolume(ctx context.Context, req *connect.Request[v1.GrowVolumeRequest]) (*connect.Response[v1.GrowVolumeResponse], error) {
+	return c.growVolume.CallUnary(ctx, req)
 }
 
 // DeleteVolume calls sandbar.v1.VolumeService.DeleteVolume.
@@ -189,6 +209,11 @@ type VolumeServiceHandler interface {
 	GetVolume(context.Context, *connect.Request[v1.GetVolumeRequest]) (*connect.Response[v1.GetVolumeResponse], error)
 	// ListVolumes lists volumes by name, in pages.
 	ListVolumes(context.Context, *connect.Request[v1.ListVolumesRequest]) (*connect.Response[v1.ListVolumesResponse], error)
+	// GrowVolume makes a volume larger, in use or not. It answers once size and room are
+	// committed; the volume is Growing, and hosts are told the former size, until its units
+	// have confirmed. Errors: FAILED_PRECONDITION (smaller than it is, being made or deleted, its
+	// unit is away), RESOURCE_EXHAUSTED (no room on its unit).
+	GrowVolume(context.Context, *connect.Request[v1.GrowVolumeRequest]) (*connect.Response[v1.GrowVolumeResponse], error)
 	// DeleteVolume starts a deletion; refused (FAILED_PRECONDITION) while assigned.
 	DeleteVolume(context.Context, *connect.Request[v1.DeleteVolumeRequest]) (*connect.Response[v1.DeleteVolumeResponse], error)
 	// AssignVolume gives a volume to one host; refused while any host has it.
@@ -226,6 +251,12 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	volumeServiceGrowVolumeHandler := connect.NewUnaryHandler(
+		VolumeServiceGrowVolumeProcedure,
+		svc.GrowVolume,
+		connect.WithSchema(volumeServiceMethods.ByName("GrowVolume")),
+		connect.WithHandlerOptions(opts...),
+	)
 	volumeServiceDeleteVolumeHandler := connect.NewUnaryHandler(
 		VolumeServiceDeleteVolumeProcedure,
 		svc.DeleteVolume,
@@ -258,6 +289,8 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 			volumeServiceGetVolumeHandler.ServeHTTP(w, r)
 		case VolumeServiceListVolumesProcedure:
 			volumeServiceListVolumesHandler.ServeHTTP(w, r)
+		case VolumeServiceGrowVolumeProcedure:
+			volumeServiceGrowVolumeHandler.ServeHTTP(w, r)
 		case VolumeServiceDeleteVolumeProcedure:
 			volumeServiceDeleteVolumeHandler.ServeHTTP(w, r)
 		case VolumeServiceAssignVolumeProcedure:
@@ -285,6 +318,10 @@ func (UnimplementedVolumeServiceHandler) GetVolume(context.Context, *connect.Req
 
 func (UnimplementedVolumeServiceHandler) ListVolumes(context.Context, *connect.Request[v1.ListVolumesRequest]) (*connect.Response[v1.ListVolumesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.VolumeService.ListVolumes is not implemented"))
+}
+
+func (UnimplementedVolumeServiceHandler) GrowVolume(context.Context, *connect.Request[v1.GrowVolumeRequest]) (*connect.Response[v1.GrowVolumeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.VolumeService.GrowVolume is not implemented"))
 }
 
 func (UnimplementedVolumeServiceHandler) DeleteVolume(context.Context, *connect.Request[v1.DeleteVolumeRequest]) (*connect.Response[v1.DeleteVolumeResponse], error) {
