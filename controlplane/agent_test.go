@@ -34,6 +34,7 @@ type testUnit struct {
 	assignments map[string]*pb.DesiredAssignment
 	fulls       int
 	silent      bool // reports nothing
+	mute        bool // answers nothing
 }
 
 // enrolAs gets a part its identity.
@@ -76,7 +77,7 @@ func (c *cluster) unit(id string, incarnation uint64, extents uint32) *testUnit 
 			StorageInfo: func() *pb.StorageInfo {
 				return &pb.StorageInfo{Media: []*pb.MediumInfo{{Id: u.medium, Path: "test", CapacityExtents: extents}}}
 			},
-			OnDesired: u.apply,
+			OnDesired: u.apply, OnQuestion: u.answer,
 		})
 	}()
 	c.t.Cleanup(u.end)

@@ -33,6 +33,7 @@ func TestCluster(t *testing.T) {
 		{"hosts", testHosts},
 		{"pages", testPages},
 		{"reads", testReads},
+		{"statistics", testStats},
 		{"watch", testWatch},
 		{"audit", testAudit},
 		{"callers", testCallers},

@@ -49,7 +49,7 @@ func testDocs(t *testing.T, c *cluster) {
 }
 
 func checkPage(t *testing.T, page, script string) {
-	for _, file := range []protoreflect.FileDescriptor{pb.File_sandbar_v1_volume_proto, pb.File_sandbar_v1_host_proto, pb.File_sandbar_v1_unit_proto, pb.File_sandbar_v1_station_proto} {
+	for _, file := range []protoreflect.FileDescriptor{pb.File_sandbar_v1_volume_proto, pb.File_sandbar_v1_host_proto, pb.File_sandbar_v1_unit_proto, pb.File_sandbar_v1_station_proto, pb.File_sandbar_v1_stats_proto} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {

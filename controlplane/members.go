@@ -78,6 +78,17 @@ func (m *members) Endpoints() []string {
 	return out
 }
 
+// others are the API addresses of the other stations.
+func (m *members) others() []string {
+	var out []string
+	for _, row := range m.replica.View().Stations() {
+		if row.ID != m.self && row.APIAddress != "" {
+			out = append(out, row.APIAddress)
+		}
+	}
+	return out
+}
+
 // GossipAddresses implements rpc.Stations.
 func (m *members) GossipAddresses() []string {
 	var out []string

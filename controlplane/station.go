@@ -166,6 +166,7 @@ func (s *Station) wire() error {
 		Self: s.cfg.ID, Machine: s.machine, Sealer: s.self.sealer, Submit: s.forward,
 		Endpoints: s.members.Endpoints, Log: s.log.With("part", "agents"),
 	})
+	asker := &agents.Asker{Hub: s.hub, Others: s.members.others, Client: client}
 	var enrolNow rpc.EnrolFunc
 	if s.self.founding != nil {
 		ca, err := s.self.founding.openCA(s.self.sealer)
@@ -180,7 +181,7 @@ func (s *Station) wire() error {
 	}
 	s.server = rpc.New(rpc.Config{
 		Self: s.cfg.ID, Version: s.cfg.Version, Replica: s.replica, Machine: s.machine,
-		Peers: s.members, Stations: s.members, Identity: s.self.identity, Sealer: s.self.sealer, Keys: s.self.keys,
+		Peers: s.members, Stations: s.members, Units: asker, Identity: s.self.identity, Sealer: s.self.sealer, Keys: s.self.keys,
 		Founder: enrolNow, Agents: s.hub,
 		Peer: &agents.Peer{Hub: s.hub, Intake: s.intake, Proposer: s.replica, Bootstrap: s.bootstrapState, Known: s.members.known},
 		Log:  s.log.With("part", "rpc"),

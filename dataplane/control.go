@@ -67,6 +67,7 @@ func (u *unit) link(ctx context.Context, up func()) error {
 		StorageInfo:    func() *pb.StorageInfo { return u.usage.tell(storageInfo(u.volumes.StorageInfo())) },
 		StorageChanged: u.usage.changed,
 		OnDesired:      u.agent.Apply,
+		OnQuestion:     u.gate.answer,
 		Reports:        u.outbox,
 		Reason:         "shutdown",
 		Log:            u.log.With("part", "link"),

@@ -10,6 +10,7 @@ import (
 	"github.com/sandbar-san/sandbar/dataplane/agent"
 	"github.com/sandbar-san/sandbar/dataplane/disk"
 	"github.com/sandbar-san/sandbar/dataplane/iscsi"
+	"github.com/sandbar-san/sandbar/dataplane/iscsi/meter"
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
 	"github.com/sandbar-san/sandbar/dataplane/volume"
 	"github.com/sandbar-san/sandbar/san"
@@ -43,6 +44,7 @@ type target struct {
 	volume  san.VolumeID
 	replica *volume.Replica
 	lu      *scsi.LU
+	meter   *meter.Target
 	grants  map[san.HostID]*agent.Grant
 }
 
@@ -74,7 +76,7 @@ func (g *gate) Show(grant agent.Grant) error {
 		if err != nil {
 			return err
 		}
-		t = &target{volume: grant.Volume, replica: replica, lu: lu, grants: map[san.HostID]*agent.Grant{}}
+		t = &target{volume: grant.Volume, replica: replica, lu: lu, meter: meter.NewTarget(), grants: map[san.HostID]*agent.Grant{}}
 		g.targets[name] = t
 	}
 	t.grants[grant.Host] = &grant
@@ -171,7 +173,7 @@ func (g *gate) Admit(name, initiator string, from netip.Addr) (iscsi.Admission, 
 		return iscsi.Admission{}, san.Errorf(san.KindDenied, "host %s may not reach volume %s from %s; its allow-from ranges are %v", gr.Host, t.volume, from, gr.AllowFrom)
 	}
 	return iscsi.Admission{
-		Volume: t.volume, Host: gr.Host, Generation: gr.Generation, PortalGroup: portalGroup, LU: t.lu,
+		Volume: t.volume, Host: gr.Host, Generation: gr.Generation, PortalGroup: portalGroup, LU: t.lu, Meter: t.meter,
 		CHAP: &iscsi.CHAP{User: gr.CHAPUser, Secret: gr.CHAPSecret},
 	}, nil
 }

@@ -48,9 +48,11 @@ type station struct {
 	replicas map[string]*pb.DesiredReplica
 	access   map[string]*pb.DesiredAssignment
 	pending  []*pb.DesiredState // for the stream there is
-	streams  int                // streams that began
-	serials  []string           // of the certificates that they showed
-	issued   int                // certificates
+	asking   []*pb.Question     // likewise
+	answers  []*pb.Answer
+	streams  int      // streams that began
+	serials  []string // of the certificates that they showed
+	issued   int      // certificates
 	hellos   []*pb.Hello
 	storage  []*pb.StorageInfo
 	reports  []*pb.Report
@@ -187,10 +189,15 @@ func (s *station) Session(ctx context.Context, stream *connect.BidiStream[pb.Ses
 		s.mu.Lock()
 		changed := s.changed
 		var due []*pb.DesiredState
+		var asking []*pb.Question
 		if number == s.streams {
 			due, s.pending = s.pending, nil
+			asking, s.asking = s.asking, nil
 		}
 		s.mu.Unlock()
+		for _, q := range asking {
+			send(&pb.SessionResponse{Message: &pb.SessionResponse_Question{Question: q}})
+		}
 		for _, m := range due {
 			send(&pb.SessionResponse{Message: &pb.SessionResponse_DesiredState{DesiredState: m}})
 		}
@@ -224,6 +231,8 @@ func (s *station) receive(stream *connect.BidiStream[pb.SessionRequest, pb.Sessi
 			}
 		case *pb.SessionRequest_Reports:
 			s.note(func() { s.reports = append(s.reports, x.Reports.Reports...) })
+		case *pb.SessionRequest_Answer:
+			s.note(func() { s.answers = append(s.answers, x.Answer) })
 		case *pb.SessionRequest_StorageInfo:
 			s.note(func() { s.storage = append(s.storage, x.StorageInfo) })
 		case *pb.SessionRequest_Goodbye:
@@ -266,6 +275,27 @@ func (s *station) want(replicas []*pb.DesiredReplica, access ...*pb.DesiredAssig
 		}
 		s.pending = append(s.pending, m)
 	})
+}
+
+// stats asks the unit what it has counted for a volume.
+func (s *station) stats(volume string) *pb.VolumeStats {
+	s.t.Helper()
+	var id uint64
+	s.note(func() {
+		id = uint64(len(s.answers) + 1)
+		s.asking = append(s.asking, &pb.Question{Id: id, Question: &pb.Question_VolumeStats{VolumeStats: &pb.VolumeStatsQuestion{VolumeId: volume}}})
+	})
+	var a *pb.Answer
+	s.wait("answer", func() bool {
+		if len(s.answers) == int(id) {
+			a = s.answers[id-1]
+		}
+		return a != nil
+	})
+	if a.Id != id || a.GetVolumeStats() == nil {
+		s.t.Fatalf("question %d was answered with %v", id, a)
+	}
+	return a.GetVolumeStats().Stats
 }
 
 // tell sends a state as it is.

@@ -38,6 +38,7 @@ type unit struct {
 	claims  []*claim
 	volumes *volume.Manager
 	server  *iscsi.Server
+	gate    *gate
 	agent   *agent.Agent
 	outbox  *agentlink.Outbox
 	usage   *usage
@@ -160,7 +161,7 @@ func (u *unit) openService() error {
 	if err != nil {
 		return err
 	}
-	u.server, g.server = server, server
+	u.server, u.gate, g.server = server, g, server
 	records, err := disk.OpenDir(u.dir.Path("access"))
 	if err != nil {
 		return err
@@ -180,6 +181,7 @@ func (u *unit) run(ctx context.Context) error {
 	defer stop()
 	g.Go(func() error { return u.server.Serve(serving, u.portal) })
 	g.Go(func() error { return u.agent.Run(serving) })
+	g.Go(func() error { return u.gate.measure(serving) })
 	g.Go(func() error { return u.member.Renew(serving) })
 	g.Go(func() error {
 		defer stop()

@@ -12,6 +12,30 @@ import (
 // unknownOutcome marks an Unavailable whose request may have taken effect.
 const unknownOutcome = "Sandbar-Outcome-Unknown"
 
+// finalAnswer marks an error that every other station would answer with too, and now.
+const finalAnswer = "Sandbar-Final"
+
+// finalError is an error that Final was given.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+// Final marks an error, which may be KindUnavailable, as one that asking again or elsewhere does
+// not change soon: it is for the operator to act. The mark goes over the wire.
+func Final(err error) error {
+	if err == nil {
+		return nil
+	}
+	return finalError{err}
+}
+
+// IsFinal tells whether err, ours or a client's, was marked so.
+func IsFinal(err error) bool {
+	var ce *connect.Error
+	var fe finalError
+	return errors.As(err, &fe) || errors.As(err, &ce) && ce.Meta().Get(finalAnswer) != ""
+}
+
 var codeOf = map[san.Kind]connect.Code{
 	san.KindInternal:        connect.CodeInternal,
 	san.KindInvalid:         connect.CodeInvalidArgument,
@@ -48,6 +72,9 @@ func ToConnect(err error) error {
 	if kind == san.KindUnknown {
 		out.Meta().Set(unknownOutcome, "1")
 	}
+	if IsFinal(err) {
+		out.Meta().Set(finalAnswer, "1")
+	}
 	return out
 }
 
@@ -60,7 +87,11 @@ func FromConnect(err error) error {
 		return err
 	}
 	if connect.IsWireError(ce) {
-		return san.Errorf(kindOf(ce), "%s", ce.Message())
+		said := san.Errorf(kindOf(ce), "%s", ce.Message())
+		if IsFinal(ce) {
+			return Final(said)
+		}
+		return said
 	}
 	var known *san.Error
 	switch {

@@ -103,3 +103,30 @@ func TestLost(t *testing.T) {
 		}
 	}
 }
+
+// TestFinalOverHTTP: that there is no use in asking again comes over the wire, and over a second one.
+func TestFinalOverHTTP(t *testing.T) {
+	f := &failing{}
+	mux := http.NewServeMux()
+	mux.Handle(sandbarv1connect.NewStationServiceHandler(f))
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+	cl := sandbarv1connect.NewStationServiceClient(srv.Client(), srv.URL)
+	away := san.Errorf(san.KindUnavailable, "unit u1 is Stopped")
+	for _, x := range []struct {
+		err   error
+		final bool
+	}{{away, false}, {Final(away), true}, {fmt.Errorf("volume v: %w", Final(away)), true}} {
+		f.err = x.err
+		for range 2 {
+			_, err := cl.Health(context.Background(), connect.NewRequest(&pb.HealthRequest{}))
+			if IsFinal(err) != x.final || san.KindOf(FromConnect(err)) != san.KindUnavailable || FromConnect(err).Error() != x.err.Error() {
+				t.Errorf("%v came as %v, final: %v", x.err, err, IsFinal(err))
+			}
+			f.err = FromConnect(err) // as a station passes it on
+		}
+	}
+	if Final(nil) != nil || IsFinal(nil) {
+		t.Error("no error is final")
+	}
+}

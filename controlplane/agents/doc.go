@@ -4,6 +4,8 @@
 // own replica of the tables, by watch, and passes what the agent reports on to the leader. Heartbeats stay in
 // its memory. An Intake, on the leader, turns reports into commands, many to one log entry.
 //
+// An Asker puts questions to units, on whichever station's stream, for what is in their memory alone.
+//
 // Nothing is ordered here that is not committed, and nothing is judged: the state machine
 // decides what a report changes.
 package agents

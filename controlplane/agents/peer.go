@@ -92,6 +92,18 @@ func (p *Peer) Propose(ctx context.Context, req *connect.Request[pb.ProposeReque
 	return connect.NewResponse(&pb.ProposeResponse{Index: uint64(res.Index)}), nil
 }
 
+// Ask implements PeerService.
+func (p *Peer) Ask(ctx context.Context, req *connect.Request[pb.AskRequest]) (*connect.Response[pb.AskResponse], error) {
+	if err := p.stationOnly(ctx); err != nil {
+		return nil, err
+	}
+	a, err := p.Hub.Ask(ctx, san.UnitID(req.Msg.UnitId), req.Msg.Question)
+	if err != nil {
+		return nil, convert.ToConnect(err)
+	}
+	return connect.NewResponse(&pb.AskResponse{Answer: a}), nil
+}
+
 // BootstrapState implements PeerService.
 func (p *Peer) BootstrapState(ctx context.Context, _ *connect.Request[pb.BootstrapStateRequest]) (*connect.Response[pb.BootstrapStateResponse], error) {
 	if err := p.stationOnly(ctx); err != nil {

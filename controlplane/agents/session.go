@@ -43,6 +43,7 @@ type session struct {
 	began       time.Duration // on the hub's clock
 	lastHeard   atomic.Int64  // on the hub's clock
 	sendMu      sync.Mutex
+	questions   questions
 }
 
 func (s *session) hear() { s.lastHeard.Store(int64(s.hub.clock())) }
@@ -71,7 +72,7 @@ func (h *Hub) Session(ctx context.Context, stream *agentStream) error {
 	defer h.dismiss()
 	sctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &session{hub: h, key: agentKey{peer.Role, peer.ID}, serial: peer.Serial, stream: stream, ctx: ctx, cancel: cancel, began: h.clock()}
+	s := &session{hub: h, key: agentKey{peer.Role, peer.ID}, serial: peer.Serial, stream: stream, ctx: ctx, cancel: cancel, began: h.clock(), questions: newQuestions()}
 	hello, err := s.hello(sctx)
 	if err != nil {
 		return convert.ToConnect(err)
@@ -88,6 +89,7 @@ func (h *Hub) Session(ctx context.Context, stream *agentStream) error {
 	s.hear() // it could not speak while the leader was asked
 	h.enter(s)
 	err = s.run(sctx)
+	close(s.questions.over)
 	if h.leave(s) && !errors.Is(err, errGoodbye) {
 		s.lost()
 	}
@@ -145,6 +147,7 @@ func (s *session) run(ctx context.Context) error {
 	g.Go(func() error { return s.submit(gctx, queue) })
 	g.Go(func() error { return s.pump(gctx) })
 	g.Go(func() error { return s.watch(gctx) })
+	g.Go(func() error { return s.put(gctx) })
 	g.Go(func() error {
 		<-gctx.Done()
 		stopReading(s.ctx)
@@ -178,6 +181,9 @@ func (s *session) receive(ctx context.Context, queue chan<- *pb.AgentMessage) er
 			if err := s.send(&pb.SessionResponse{Message: &pb.SessionResponse_HeartbeatAck{HeartbeatAck: ack}}); err != nil {
 				return err
 			}
+			continue
+		case *pb.SessionRequest_Answer:
+			s.questions.answered(x.Answer)
 			continue
 		case *pb.SessionRequest_StorageInfo:
 			m.Message = &pb.AgentMessage_StorageInfo{StorageInfo: x.StorageInfo}

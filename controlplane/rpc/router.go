@@ -144,7 +144,7 @@ func leadHere[Q, A any](ctx context.Context, r *router, req *connect.Request[Q],
 // outcome is safe to try again because the request id stays.
 func tryAgain(err error) bool {
 	k := san.KindOf(err)
-	return k == san.KindUnavailable || k == san.KindUnknown
+	return !convert.IsFinal(err) && (k == san.KindUnavailable || k == san.KindUnknown)
 }
 
 // local answers from this station's own tables.

@@ -48,6 +48,12 @@ type Keys struct {
 	Cluster []byte
 }
 
+// Units reaches units over the streams that they hold to stations.
+type Units interface {
+	// Ask puts a question to a unit, a bounded time.
+	Ask(ctx context.Context, unit san.UnitID, q *pb.Question) (*pb.Answer, error)
+}
+
 // EnrolFunc answers an enrolment.
 type EnrolFunc func(context.Context, *connect.Request[pb.EnrolRequest]) (*connect.Response[pb.EnrolResponse], error)
 
@@ -59,6 +65,7 @@ type Config struct {
 	Machine  *fsm.Machine
 	Peers    Peers
 	Stations Stations
+	Units    Units
 	Identity *identity.Identity
 	Sealer   *identity.Sealer
 	Keys     Keys
@@ -75,6 +82,7 @@ type Server struct {
 	machine  *fsm.Machine
 	version  string
 	stations Stations
+	units    Units
 	identity *identity.Identity
 	sealer   *identity.Sealer
 	keys     Keys
@@ -92,6 +100,7 @@ func New(cfg Config) *Server {
 		machine:  cfg.Machine,
 		version:  cfg.Version,
 		stations: cfg.Stations,
+		units:    cfg.Units,
 		identity: cfg.Identity,
 		sealer:   cfg.Sealer,
 		keys:     cfg.Keys,

@@ -46,6 +46,9 @@ type Config struct {
 	// OnDesired takes each desired state: a full one first on each stream, then changes.
 	// After an error the stream is dropped and another station is asked.
 	OnDesired func(*pb.DesiredState) error
+	// OnQuestion answers what a station asks, from memory; nil for a question that it does not know, which
+	// stays without an answer. May be nil.
+	OnQuestion func(*pb.Question) *pb.Answer
 	// Reports is where reports wait.
 	Reports *Outbox
 	// Reason is what the goodbye says.
@@ -96,7 +99,7 @@ func run(ctx context.Context, cfg Config, d dialer) error {
 			}
 		}
 		endpoint := d.Endpoint()
-		s := &session{cfg: cfg, dialer: d, endpoint: endpoint, alive: make(chan struct{}, 1), needStorage: make(chan struct{}, 1), welcomed: make(chan *pb.Welcome, 1)}
+		s := &session{cfg: cfg, dialer: d, endpoint: endpoint, alive: make(chan struct{}, 1), needStorage: make(chan struct{}, 1), welcomed: make(chan *pb.Welcome, 1), answers: make(chan *pb.Answer, maxAnswers)}
 		began := time.Now()
 		err := s.run(ctx)
 		if ctx.Err() != nil {

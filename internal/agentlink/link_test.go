@@ -140,7 +140,13 @@ func bubble(t *testing.T, f func(t *testing.T, h *harness)) {
 			StorageInfo:    func() *pb.StorageInfo { return &pb.StorageInfo{Media: []*pb.MediumInfo{{Id: "m"}}} },
 			OnDesired:      func(m *pb.DesiredState) error { h.desired = append(h.desired, m); return h.refuse },
 			StorageChanged: h.changed,
-			Reports:        h.outbox, Reason: "shutdown", Log: slog.New(slog.DiscardHandler),
+			OnQuestion: func(q *pb.Question) *pb.Answer {
+				if q.GetVolumeStats() == nil {
+					return nil
+				}
+				return &pb.Answer{Id: q.Id}
+			},
+			Reports: h.outbox, Reason: "shutdown", Log: slog.New(slog.DiscardHandler),
 		}
 		go func() { h.done <- run(ctx, cfg, h.dialer) }()
 		f(t, h)
@@ -170,6 +176,8 @@ func response(m any) *pb.SessionResponse {
 		return &pb.SessionResponse{Message: &pb.SessionResponse_Welcome{Welcome: x}}
 	case *pb.DesiredState:
 		return &pb.SessionResponse{Message: &pb.SessionResponse_DesiredState{DesiredState: x}}
+	case *pb.Question:
+		return &pb.SessionResponse{Message: &pb.SessionResponse_Question{Question: x}}
 	case *pb.NeedStorageInfo:
 		return &pb.SessionResponse{Message: &pb.SessionResponse_NeedStorageInfo{NeedStorageInfo: x}}
 	}
@@ -500,6 +508,42 @@ func TestARenewedCertificateIsShownToTheSameStation(t *testing.T) {
 		again := h.welcome()
 		if again.endpoint != s.endpoint || h.dialer.renewals != 1 {
 			t.Errorf("from %s to %s with %d renewals", s.endpoint, again.endpoint, h.dialer.renewals)
+		}
+	})
+}
+
+func isAnswer(m *pb.SessionRequest) bool { return m.GetAnswer() != nil }
+
+func TestQuestionsAreAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, h *harness) {
+		s := h.welcome()
+		ask := func(id uint64) {
+			s.in <- response(&pb.Question{Id: id, Question: &pb.Question_VolumeStats{VolumeStats: &pb.VolumeStatsQuestion{}}})
+		}
+		s.in <- response(&pb.Question{Id: 1}) // of a later version
+		ask(2)
+		if a := next(s, isAnswer).GetAnswer(); a.Id != 2 {
+			t.Errorf("answer %v", a)
+		}
+		// A station that asks and does not listen gets no more answers than it may have.
+		for id := range uint64(10 * maxAnswers) {
+			ask(100 + id)
+		}
+		synctest.Wait()
+		end := time.After(500 * time.Millisecond)
+		answers := 0
+		for listening := true; listening; {
+			select {
+			case m := <-s.out:
+				if isAnswer(m) {
+					answers++
+				}
+			case <-end:
+				listening = false
+			}
+		}
+		if answers < maxAnswers || answers > maxAnswers+1 { // one may be on its way
+			t.Errorf("%d answers to a station that does not listen", answers)
 		}
 	})
 }

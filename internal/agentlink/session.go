@@ -22,6 +22,9 @@ const (
 	// maxErrorBytes bounds a report's text; stations keep no more of it.
 	maxErrorBytes = 512
 
+	// maxAnswers bounds the answers that wait to be sent; a station asks no more at a time.
+	maxAnswers = 16
+
 	heartbeatDefault = time.Second
 	heartbeatMin     = 100 * time.Millisecond
 	heartbeatMax     = Silence / 3
@@ -43,6 +46,7 @@ type session struct {
 
 	welcomed    chan *pb.Welcome
 	needStorage chan struct{}
+	answers     chan *pb.Answer
 	alive       chan struct{} // has a value when something came
 	assembler   assembler
 
@@ -140,6 +144,8 @@ func (s *session) receive() error {
 			case s.needStorage <- struct{}{}:
 			default:
 			}
+		case *pb.SessionResponse_Question:
+			s.answer(x.Question)
 		case *pb.SessionResponse_DesiredState:
 			whole, err := s.assembler.add(x.DesiredState)
 			if err == nil && whole != nil {
@@ -149,6 +155,16 @@ func (s *session) receive() error {
 				return err
 			}
 		}
+	}
+}
+
+// answer queues the answer to a question. A station that asks more than it may gets none.
+func (s *session) answer(q *pb.Question) {
+	if s.cfg.OnQuestion == nil || len(s.answers) == cap(s.answers) {
+		return
+	}
+	if a := s.cfg.OnQuestion(q); a != nil {
+		s.answers <- a // has room: nobody else adds to it
 	}
 }
 
@@ -206,6 +222,8 @@ func (s *session) talk(ctx, sctx context.Context, every time.Duration) error {
 			m = s.storageInfo()
 		case <-changed:
 			m = s.storageInfo()
+		case a := <-s.answers:
+			m = &pb.SessionRequest{Message: &pb.SessionRequest_Answer{Answer: a}}
 		case <-ready:
 			if m = s.batch(); m == nil {
 				continue

@@ -321,6 +321,9 @@ func message(err error) string {
 
 func retriable(err error) bool {
 	var ce *connect.Error
+	if convert.IsFinal(err) {
+		return false
+	}
 	if !errors.As(err, &ce) {
 		return true // no answer of a station
 	}

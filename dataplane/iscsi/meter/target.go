@@ -62,26 +62,23 @@ type sampled struct {
 }
 
 func (s *sampled) sample(now time.Time, t totals) {
-	if !s.at.IsZero() {
+	if !s.at.IsZero() { // before the first sample nothing is known of a whole interval
 		s.took = now.Sub(s.at)
-	}
-	for i, c := range t.classes {
-		s.grown[i] = Count{Commands: c.Commands - s.last.classes[i].Commands, Bytes: c.Bytes - s.last.classes[i].Bytes}
+		for i, c := range t.classes {
+			s.grown[i] = Count{Commands: c.Commands - s.last.classes[i].Commands, Bytes: c.Bytes - s.last.classes[i].Bytes}
+		}
 	}
 	s.at, s.last = now, t
 }
 
 // NewTarget makes the counters of a target that is exposed from now on.
 func NewTarget() *Target {
-	t := &Target{exposed: time.Now()}
-	t.at = t.exposed
-	return t
+	return &Target{exposed: time.Now()}
 }
 
 // Open begins to count for a session; Close ends it.
 func (t *Target) Open(p Peer) *Session {
 	s := &Session{target: t, peer: p}
-	s.at = time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.live = append(t.live, s)

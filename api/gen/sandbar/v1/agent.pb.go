@@ -101,6 +101,7 @@ type SessionRequest struct {
 	//	*SessionRequest_StorageInfo
 	//	*SessionRequest_Reports
 	//	*SessionRequest_Goodbye
+	//	*SessionRequest_Answer
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -188,6 +189,15 @@ func (x *SessionRequest) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *SessionRequest) GetAnswer() *Answer {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -212,6 +222,10 @@ type SessionRequest_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,5,opt,name=goodbye,proto3,oneof"`
 }
 
+type SessionRequest_Answer struct {
+	Answer *Answer `protobuf:"bytes,6,opt,name=answer,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Message() {}
 
 func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
@@ -221,6 +235,8 @@ func (*SessionRequest_StorageInfo) isSessionRequest_Message() {}
 func (*SessionRequest_Reports) isSessionRequest_Message() {}
 
 func (*SessionRequest_Goodbye) isSessionRequest_Message() {}
+
+func (*SessionRequest_Answer) isSessionRequest_Message() {}
 
 // SessionResponse is a message of the station.
 type SessionResponse struct {
@@ -233,6 +249,7 @@ type SessionResponse struct {
 	//	*SessionResponse_NeedStorageInfo
 	//	*SessionResponse_DesiredState
 	//	*SessionResponse_HeartbeatAck
+	//	*SessionResponse_Question
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -311,6 +328,15 @@ func (x *SessionResponse) GetHeartbeatAck() *HeartbeatAck {
 	return nil
 }
 
+func (x *SessionResponse) GetQuestion() *Question {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Question); ok {
+			return x.Question
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -331,6 +357,10 @@ type SessionResponse_HeartbeatAck struct {
 	HeartbeatAck *HeartbeatAck `protobuf:"bytes,4,opt,name=heartbeat_ack,json=heartbeatAck,proto3,oneof"`
 }
 
+type SessionResponse_Question struct {
+	Question *Question `protobuf:"bytes,5,opt,name=question,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_NeedStorageInfo) isSessionResponse_Message() {}
@@ -338,6 +368,8 @@ func (*SessionResponse_NeedStorageInfo) isSessionResponse_Message() {}
 func (*SessionResponse_DesiredState) isSessionResponse_Message() {}
 
 func (*SessionResponse_HeartbeatAck) isSessionResponse_Message() {}
+
+func (*SessionResponse_Question) isSessionResponse_Message() {}
 
 // Hello opens the stream (Fig. 3a: "unit startup").
 type Hello struct {
@@ -580,6 +612,252 @@ func (x *HeartbeatAck) GetSequence() uint64 {
 	return 0
 }
 
+// Question asks a unit for what only it knows. An agent that does not know the question is silent.
+type Question struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The station's number of it, on this stream.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What is asked.
+	//
+	// Types that are valid to be assigned to Question:
+	//
+	//	*Question_VolumeStats
+	Question      isQuestion_Question `protobuf_oneof:"question"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Question) Reset() {
+	*x = Question{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Question) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Question) ProtoMessage() {}
+
+func (x *Question) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Question.ProtoReflect.Descriptor instead.
+func (*Question) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Question) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Question) GetQuestion() isQuestion_Question {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+func (x *Question) GetVolumeStats() *VolumeStatsQuestion {
+	if x != nil {
+		if x, ok := x.Question.(*Question_VolumeStats); ok {
+			return x.VolumeStats
+		}
+	}
+	return nil
+}
+
+type isQuestion_Question interface {
+	isQuestion_Question()
+}
+
+type Question_VolumeStats struct {
+	VolumeStats *VolumeStatsQuestion `protobuf:"bytes,2,opt,name=volume_stats,json=volumeStats,proto3,oneof"`
+}
+
+func (*Question_VolumeStats) isQuestion_Question() {}
+
+// Answer goes with a question.
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What was asked for.
+	//
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*Answer_VolumeStats
+	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Answer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Answer) GetAnswer() isAnswer_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *Answer) GetVolumeStats() *VolumeStatsAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_VolumeStats); ok {
+			return x.VolumeStats
+		}
+	}
+	return nil
+}
+
+type isAnswer_Answer interface {
+	isAnswer_Answer()
+}
+
+type Answer_VolumeStats struct {
+	VolumeStats *VolumeStatsAnswer `protobuf:"bytes,2,opt,name=volume_stats,json=volumeStats,proto3,oneof"`
+}
+
+func (*Answer_VolumeStats) isAnswer_Answer() {}
+
+// VolumeStatsQuestion asks for what was counted of a volume's sessions.
+type VolumeStatsQuestion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeStatsQuestion) Reset() {
+	*x = VolumeStatsQuestion{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeStatsQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeStatsQuestion) ProtoMessage() {}
+
+func (x *VolumeStatsQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeStatsQuestion.ProtoReflect.Descriptor instead.
+func (*VolumeStatsQuestion) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *VolumeStatsQuestion) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+// VolumeStatsAnswer has it, with histograms.
+type VolumeStatsAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unset if the unit does not expose the volume.
+	Stats         *VolumeStats `protobuf:"bytes,1,opt,name=stats,proto3" json:"stats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeStatsAnswer) Reset() {
+	*x = VolumeStatsAnswer{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeStatsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeStatsAnswer) ProtoMessage() {}
+
+func (x *VolumeStatsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeStatsAnswer.ProtoReflect.Descriptor instead.
+func (*VolumeStatsAnswer) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *VolumeStatsAnswer) GetStats() *VolumeStats {
+	if x != nil {
+		return x.Stats
+	}
+	return nil
+}
+
 // NeedStorageInfo asks a unit for its storage info (Fig. 3c).
 type NeedStorageInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -589,7 +867,7 @@ type NeedStorageInfo struct {
 
 func (x *NeedStorageInfo) Reset() {
 	*x = NeedStorageInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[6]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +879,7 @@ func (x *NeedStorageInfo) String() string {
 func (*NeedStorageInfo) ProtoMessage() {}
 
 func (x *NeedStorageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[6]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +892,7 @@ func (x *NeedStorageInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeedStorageInfo.ProtoReflect.Descriptor instead.
 func (*NeedStorageInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 // StorageInfo is what a unit has (Fig. 3d).
@@ -628,7 +906,7 @@ type StorageInfo struct {
 
 func (x *StorageInfo) Reset() {
 	*x = StorageInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[7]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +918,7 @@ func (x *StorageInfo) String() string {
 func (*StorageInfo) ProtoMessage() {}
 
 func (x *StorageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[7]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +931,7 @@ func (x *StorageInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StorageInfo.ProtoReflect.Descriptor instead.
 func (*StorageInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StorageInfo) GetMedia() []*MediumInfo {
@@ -683,7 +961,7 @@ type MediumInfo struct {
 
 func (x *MediumInfo) Reset() {
 	*x = MediumInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[8]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +973,7 @@ func (x *MediumInfo) String() string {
 func (*MediumInfo) ProtoMessage() {}
 
 func (x *MediumInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[8]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +986,7 @@ func (x *MediumInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediumInfo.ProtoReflect.Descriptor instead.
 func (*MediumInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MediumInfo) GetId() string {
@@ -755,7 +1033,7 @@ type ReplicaInfo struct {
 
 func (x *ReplicaInfo) Reset() {
 	*x = ReplicaInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[9]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +1045,7 @@ func (x *ReplicaInfo) String() string {
 func (*ReplicaInfo) ProtoMessage() {}
 
 func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[9]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +1058,7 @@ func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaInfo.ProtoReflect.Descriptor instead.
 func (*ReplicaInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReplicaInfo) GetVolumeId() string {
@@ -835,7 +1113,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1125,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1138,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -880,7 +1158,7 @@ type ReportBatch struct {
 
 func (x *ReportBatch) Reset() {
 	*x = ReportBatch{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1170,7 @@ func (x *ReportBatch) String() string {
 func (*ReportBatch) ProtoMessage() {}
 
 func (x *ReportBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1183,7 @@ func (x *ReportBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportBatch.ProtoReflect.Descriptor instead.
 func (*ReportBatch) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportBatch) GetReports() []*Report {
@@ -931,7 +1209,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1221,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1234,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Report) GetKind() ReportKind {
@@ -1012,7 +1290,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1302,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1315,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Stamp) GetClusterGeneration() uint64 {
@@ -1072,7 +1350,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1362,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1375,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DesiredState) GetFull() bool {
@@ -1154,7 +1432,7 @@ type DesiredReplica struct {
 
 func (x *DesiredReplica) Reset() {
 	*x = DesiredReplica{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1444,7 @@ func (x *DesiredReplica) String() string {
 func (*DesiredReplica) ProtoMessage() {}
 
 func (x *DesiredReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1457,7 @@ func (x *DesiredReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredReplica.ProtoReflect.Descriptor instead.
 func (*DesiredReplica) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DesiredReplica) GetStamp() *Stamp {
@@ -1256,7 +1534,7 @@ type DesiredSlice struct {
 
 func (x *DesiredSlice) Reset() {
 	*x = DesiredSlice{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1546,7 @@ func (x *DesiredSlice) String() string {
 func (*DesiredSlice) ProtoMessage() {}
 
 func (x *DesiredSlice) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1559,7 @@ func (x *DesiredSlice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredSlice.ProtoReflect.Descriptor instead.
 func (*DesiredSlice) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DesiredSlice) GetMediumId() string {
@@ -1324,7 +1602,7 @@ type DesiredAssignment struct {
 
 func (x *DesiredAssignment) Reset() {
 	*x = DesiredAssignment{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1614,7 @@ func (x *DesiredAssignment) String() string {
 func (*DesiredAssignment) ProtoMessage() {}
 
 func (x *DesiredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1627,7 @@ func (x *DesiredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredAssignment.ProtoReflect.Descriptor instead.
 func (*DesiredAssignment) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DesiredAssignment) GetStamp() *Stamp {
@@ -1472,7 +1750,7 @@ type DesiredPath struct {
 
 func (x *DesiredPath) Reset() {
 	*x = DesiredPath{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1762,7 @@ func (x *DesiredPath) String() string {
 func (*DesiredPath) ProtoMessage() {}
 
 func (x *DesiredPath) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1775,7 @@ func (x *DesiredPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredPath.ProtoReflect.Descriptor instead.
 func (*DesiredPath) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DesiredPath) GetUnitId() string {
@@ -1551,7 +1829,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1841,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1854,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 // ProbeResponse says who answers.
@@ -1590,7 +1868,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1880,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1893,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProbeResponse) GetUnitId() string {
@@ -1656,7 +1934,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +1946,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +1959,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AgentMessage) GetRole() string {
@@ -1807,7 +2085,7 @@ type StreamLost struct {
 
 func (x *StreamLost) Reset() {
 	*x = StreamLost{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2097,7 @@ func (x *StreamLost) String() string {
 func (*StreamLost) ProtoMessage() {}
 
 func (x *StreamLost) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2110,7 @@ func (x *StreamLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLost.ProtoReflect.Descriptor instead.
 func (*StreamLost) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 // SubmitRequest is a batch.
@@ -1845,7 +2123,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2135,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2148,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SubmitRequest) GetMessages() []*AgentMessage {
@@ -1890,7 +2168,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2180,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2193,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubmitResponse) GetErrors() []string {
@@ -1934,7 +2212,7 @@ type HeartbeatAgesRequest struct {
 
 func (x *HeartbeatAgesRequest) Reset() {
 	*x = HeartbeatAgesRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2224,7 @@ func (x *HeartbeatAgesRequest) String() string {
 func (*HeartbeatAgesRequest) ProtoMessage() {}
 
 func (x *HeartbeatAgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2237,7 @@ func (x *HeartbeatAgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAgesRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatAgesRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 // HeartbeatAgesResponse has an age per connected agent.
@@ -1972,7 +2250,7 @@ type HeartbeatAgesResponse struct {
 
 func (x *HeartbeatAgesResponse) Reset() {
 	*x = HeartbeatAgesResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2262,7 @@ func (x *HeartbeatAgesResponse) String() string {
 func (*HeartbeatAgesResponse) ProtoMessage() {}
 
 func (x *HeartbeatAgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2275,7 @@ func (x *HeartbeatAgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAgesResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatAgesResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HeartbeatAgesResponse) GetAges() []*HeartbeatAge {
@@ -2020,7 +2298,7 @@ type HeartbeatAge struct {
 
 func (x *HeartbeatAge) Reset() {
 	*x = HeartbeatAge{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2310,7 @@ func (x *HeartbeatAge) String() string {
 func (*HeartbeatAge) ProtoMessage() {}
 
 func (x *HeartbeatAge) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2323,7 @@ func (x *HeartbeatAge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAge.ProtoReflect.Descriptor instead.
 func (*HeartbeatAge) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HeartbeatAge) GetRole() string {
@@ -2085,7 +2363,7 @@ type BootstrapStateRequest struct {
 
 func (x *BootstrapStateRequest) Reset() {
 	*x = BootstrapStateRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2375,7 @@ func (x *BootstrapStateRequest) String() string {
 func (*BootstrapStateRequest) ProtoMessage() {}
 
 func (x *BootstrapStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2388,7 @@ func (x *BootstrapStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootstrapStateRequest.ProtoReflect.Descriptor instead.
 func (*BootstrapStateRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 // BootstrapStateResponse decides whether a bootstrap is safe.
@@ -2125,7 +2403,7 @@ type BootstrapStateResponse struct {
 
 func (x *BootstrapStateResponse) Reset() {
 	*x = BootstrapStateResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2415,7 @@ func (x *BootstrapStateResponse) String() string {
 func (*BootstrapStateResponse) ProtoMessage() {}
 
 func (x *BootstrapStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2428,7 @@ func (x *BootstrapStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootstrapStateResponse.ProtoReflect.Descriptor instead.
 func (*BootstrapStateResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BootstrapStateResponse) GetHasState() bool {
@@ -2184,7 +2462,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2474,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2487,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProposeRequest) GetCommand() []byte {
@@ -2229,7 +2507,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2519,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2532,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -2264,24 +2542,124 @@ func (x *ProposeResponse) GetIndex() uint64 {
 	return 0
 }
 
+// AskRequest carries a question to a unit.
+type AskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnitId        string                 `protobuf:"bytes,1,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
+	Question      *Question              `protobuf:"bytes,2,opt,name=question,proto3" json:"question,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskRequest) Reset() {
+	*x = AskRequest{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskRequest) ProtoMessage() {}
+
+func (x *AskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
+func (*AskRequest) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AskRequest) GetUnitId() string {
+	if x != nil {
+		return x.UnitId
+	}
+	return ""
+}
+
+func (x *AskRequest) GetQuestion() *Question {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+// AskResponse has its answer.
+type AskResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answer        *Answer                `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskResponse) Reset() {
+	*x = AskResponse{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskResponse) ProtoMessage() {}
+
+func (x *AskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
+func (*AskResponse) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *AskResponse) GetAnswer() *Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
 var File_sandbar_v1_agent_proto protoreflect.FileDescriptor
 
 const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16sandbar/v1/agent.proto\x12\n" +
-	"sandbar.v1\"\xa1\x02\n" +
+	"sandbar.v1\x1a\x16sandbar/v1/stats.proto\"\xcf\x02\n" +
 	"\x0eSessionRequest\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.sandbar.v1.HelloH\x00R\x05hello\x125\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x15.sandbar.v1.HeartbeatH\x00R\theartbeat\x12<\n" +
 	"\fstorage_info\x18\x03 \x01(\v2\x17.sandbar.v1.StorageInfoH\x00R\vstorageInfo\x123\n" +
 	"\areports\x18\x04 \x01(\v2\x17.sandbar.v1.ReportBatchH\x00R\areports\x12/\n" +
-	"\agoodbye\x18\x05 \x01(\v2\x13.sandbar.v1.GoodbyeH\x00R\agoodbyeB\t\n" +
-	"\amessage\"\x9a\x02\n" +
+	"\agoodbye\x18\x05 \x01(\v2\x13.sandbar.v1.GoodbyeH\x00R\agoodbye\x12,\n" +
+	"\x06answer\x18\x06 \x01(\v2\x12.sandbar.v1.AnswerH\x00R\x06answerB\t\n" +
+	"\amessage\"\xce\x02\n" +
 	"\x0fSessionResponse\x12/\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.sandbar.v1.WelcomeH\x00R\awelcome\x12I\n" +
 	"\x11need_storage_info\x18\x02 \x01(\v2\x1b.sandbar.v1.NeedStorageInfoH\x00R\x0fneedStorageInfo\x12?\n" +
 	"\rdesired_state\x18\x03 \x01(\v2\x18.sandbar.v1.DesiredStateH\x00R\fdesiredState\x12?\n" +
-	"\rheartbeat_ack\x18\x04 \x01(\v2\x18.sandbar.v1.HeartbeatAckH\x00R\fheartbeatAckB\t\n" +
+	"\rheartbeat_ack\x18\x04 \x01(\v2\x18.sandbar.v1.HeartbeatAckH\x00R\fheartbeatAck\x122\n" +
+	"\bquestion\x18\x05 \x01(\v2\x14.sandbar.v1.QuestionH\x00R\bquestionB\t\n" +
 	"\amessage\"\xba\x01\n" +
 	"\x05Hello\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x18\n" +
@@ -2301,7 +2679,20 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\tHeartbeat\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"*\n" +
 	"\fHeartbeatAck\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\x11\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"l\n" +
+	"\bQuestion\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12D\n" +
+	"\fvolume_stats\x18\x02 \x01(\v2\x1f.sandbar.v1.VolumeStatsQuestionH\x00R\vvolumeStatsB\n" +
+	"\n" +
+	"\bquestion\"f\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12B\n" +
+	"\fvolume_stats\x18\x02 \x01(\v2\x1d.sandbar.v1.VolumeStatsAnswerH\x00R\vvolumeStatsB\b\n" +
+	"\x06answer\"2\n" +
+	"\x13VolumeStatsQuestion\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\"B\n" +
+	"\x11VolumeStatsAnswer\x12-\n" +
+	"\x05stats\x18\x01 \x01(\v2\x17.sandbar.v1.VolumeStatsR\x05stats\"\x11\n" +
 	"\x0fNeedStorageInfo\"p\n" +
 	"\vStorageInfo\x12,\n" +
 	"\x05media\x18\x01 \x03(\v2\x16.sandbar.v1.MediumInfoR\x05media\x123\n" +
@@ -2431,7 +2822,13 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"'\n" +
 	"\x0fProposeResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index*\xe7\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"W\n" +
+	"\n" +
+	"AskRequest\x12\x17\n" +
+	"\aunit_id\x18\x01 \x01(\tR\x06unitId\x120\n" +
+	"\bquestion\x18\x02 \x01(\v2\x14.sandbar.v1.QuestionR\bquestion\"9\n" +
+	"\vAskResponse\x12*\n" +
+	"\x06answer\x18\x01 \x01(\v2\x12.sandbar.v1.AnswerR\x06answer*\xe7\x01\n" +
 	"\n" +
 	"ReportKind\x12\x1b\n" +
 	"\x17REPORT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n" +
@@ -2444,11 +2841,12 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\fAgentService\x12F\n" +
 	"\aSession\x12\x1a.sandbar.v1.SessionRequest\x1a\x1b.sandbar.v1.SessionResponse(\x010\x012L\n" +
 	"\fProbeService\x12<\n" +
-	"\x05Probe\x12\x18.sandbar.v1.ProbeRequest\x1a\x19.sandbar.v1.ProbeResponse2\xc1\x02\n" +
+	"\x05Probe\x12\x18.sandbar.v1.ProbeRequest\x1a\x19.sandbar.v1.ProbeResponse2\xf9\x02\n" +
 	"\vPeerService\x12?\n" +
 	"\x06Submit\x12\x19.sandbar.v1.SubmitRequest\x1a\x1a.sandbar.v1.SubmitResponse\x12T\n" +
 	"\rHeartbeatAges\x12 .sandbar.v1.HeartbeatAgesRequest\x1a!.sandbar.v1.HeartbeatAgesResponse\x12B\n" +
-	"\aPropose\x12\x1a.sandbar.v1.ProposeRequest\x1a\x1b.sandbar.v1.ProposeResponse\x12W\n" +
+	"\aPropose\x12\x1a.sandbar.v1.ProposeRequest\x1a\x1b.sandbar.v1.ProposeResponse\x126\n" +
+	"\x03Ask\x12\x16.sandbar.v1.AskRequest\x1a\x17.sandbar.v1.AskResponse\x12W\n" +
 	"\x0eBootstrapState\x12!.sandbar.v1.BootstrapStateRequest\x1a\".sandbar.v1.BootstrapStateResponseB\xa2\x01\n" +
 	"\x0ecom.sandbar.v1B\n" +
 	"AgentProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
@@ -2468,7 +2866,7 @@ func file_sandbar_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_sandbar_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sandbar_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_sandbar_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_sandbar_v1_agent_proto_goTypes = []any{
 	(ReportKind)(0),                // 0: sandbar.v1.ReportKind
 	(*SessionRequest)(nil),         // 1: sandbar.v1.SessionRequest
@@ -2477,78 +2875,94 @@ var file_sandbar_v1_agent_proto_goTypes = []any{
 	(*Welcome)(nil),                // 4: sandbar.v1.Welcome
 	(*Heartbeat)(nil),              // 5: sandbar.v1.Heartbeat
 	(*HeartbeatAck)(nil),           // 6: sandbar.v1.HeartbeatAck
-	(*NeedStorageInfo)(nil),        // 7: sandbar.v1.NeedStorageInfo
-	(*StorageInfo)(nil),            // 8: sandbar.v1.StorageInfo
-	(*MediumInfo)(nil),             // 9: sandbar.v1.MediumInfo
-	(*ReplicaInfo)(nil),            // 10: sandbar.v1.ReplicaInfo
-	(*Goodbye)(nil),                // 11: sandbar.v1.Goodbye
-	(*ReportBatch)(nil),            // 12: sandbar.v1.ReportBatch
-	(*Report)(nil),                 // 13: sandbar.v1.Report
-	(*Stamp)(nil),                  // 14: sandbar.v1.Stamp
-	(*DesiredState)(nil),           // 15: sandbar.v1.DesiredState
-	(*DesiredReplica)(nil),         // 16: sandbar.v1.DesiredReplica
-	(*DesiredSlice)(nil),           // 17: sandbar.v1.DesiredSlice
-	(*DesiredAssignment)(nil),      // 18: sandbar.v1.DesiredAssignment
-	(*DesiredPath)(nil),            // 19: sandbar.v1.DesiredPath
-	(*ProbeRequest)(nil),           // 20: sandbar.v1.ProbeRequest
-	(*ProbeResponse)(nil),          // 21: sandbar.v1.ProbeResponse
-	(*AgentMessage)(nil),           // 22: sandbar.v1.AgentMessage
-	(*StreamLost)(nil),             // 23: sandbar.v1.StreamLost
-	(*SubmitRequest)(nil),          // 24: sandbar.v1.SubmitRequest
-	(*SubmitResponse)(nil),         // 25: sandbar.v1.SubmitResponse
-	(*HeartbeatAgesRequest)(nil),   // 26: sandbar.v1.HeartbeatAgesRequest
-	(*HeartbeatAgesResponse)(nil),  // 27: sandbar.v1.HeartbeatAgesResponse
-	(*HeartbeatAge)(nil),           // 28: sandbar.v1.HeartbeatAge
-	(*BootstrapStateRequest)(nil),  // 29: sandbar.v1.BootstrapStateRequest
-	(*BootstrapStateResponse)(nil), // 30: sandbar.v1.BootstrapStateResponse
-	(*ProposeRequest)(nil),         // 31: sandbar.v1.ProposeRequest
-	(*ProposeResponse)(nil),        // 32: sandbar.v1.ProposeResponse
+	(*Question)(nil),               // 7: sandbar.v1.Question
+	(*Answer)(nil),                 // 8: sandbar.v1.Answer
+	(*VolumeStatsQuestion)(nil),    // 9: sandbar.v1.VolumeStatsQuestion
+	(*VolumeStatsAnswer)(nil),      // 10: sandbar.v1.VolumeStatsAnswer
+	(*NeedStorageInfo)(nil),        // 11: sandbar.v1.NeedStorageInfo
+	(*StorageInfo)(nil),            // 12: sandbar.v1.StorageInfo
+	(*MediumInfo)(nil),             // 13: sandbar.v1.MediumInfo
+	(*ReplicaInfo)(nil),            // 14: sandbar.v1.ReplicaInfo
+	(*Goodbye)(nil),                // 15: sandbar.v1.Goodbye
+	(*ReportBatch)(nil),            // 16: sandbar.v1.ReportBatch
+	(*Report)(nil),                 // 17: sandbar.v1.Report
+	(*Stamp)(nil),                  // 18: sandbar.v1.Stamp
+	(*DesiredState)(nil),           // 19: sandbar.v1.DesiredState
+	(*DesiredReplica)(nil),         // 20: sandbar.v1.DesiredReplica
+	(*DesiredSlice)(nil),           // 21: sandbar.v1.DesiredSlice
+	(*DesiredAssignment)(nil),      // 22: sandbar.v1.DesiredAssignment
+	(*DesiredPath)(nil),            // 23: sandbar.v1.DesiredPath
+	(*ProbeRequest)(nil),           // 24: sandbar.v1.ProbeRequest
+	(*ProbeResponse)(nil),          // 25: sandbar.v1.ProbeResponse
+	(*AgentMessage)(nil),           // 26: sandbar.v1.AgentMessage
+	(*StreamLost)(nil),             // 27: sandbar.v1.StreamLost
+	(*SubmitRequest)(nil),          // 28: sandbar.v1.SubmitRequest
+	(*SubmitResponse)(nil),         // 29: sandbar.v1.SubmitResponse
+	(*HeartbeatAgesRequest)(nil),   // 30: sandbar.v1.HeartbeatAgesRequest
+	(*HeartbeatAgesResponse)(nil),  // 31: sandbar.v1.HeartbeatAgesResponse
+	(*HeartbeatAge)(nil),           // 32: sandbar.v1.HeartbeatAge
+	(*BootstrapStateRequest)(nil),  // 33: sandbar.v1.BootstrapStateRequest
+	(*BootstrapStateResponse)(nil), // 34: sandbar.v1.BootstrapStateResponse
+	(*ProposeRequest)(nil),         // 35: sandbar.v1.ProposeRequest
+	(*ProposeResponse)(nil),        // 36: sandbar.v1.ProposeResponse
+	(*AskRequest)(nil),             // 37: sandbar.v1.AskRequest
+	(*AskResponse)(nil),            // 38: sandbar.v1.AskResponse
+	(*VolumeStats)(nil),            // 39: sandbar.v1.VolumeStats
 }
 var file_sandbar_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: sandbar.v1.SessionRequest.hello:type_name -> sandbar.v1.Hello
 	5,  // 1: sandbar.v1.SessionRequest.heartbeat:type_name -> sandbar.v1.Heartbeat
-	8,  // 2: sandbar.v1.SessionRequest.storage_info:type_name -> sandbar.v1.StorageInfo
-	12, // 3: sandbar.v1.SessionRequest.reports:type_name -> sandbar.v1.ReportBatch
-	11, // 4: sandbar.v1.SessionRequest.goodbye:type_name -> sandbar.v1.Goodbye
-	4,  // 5: sandbar.v1.SessionResponse.welcome:type_name -> sandbar.v1.Welcome
-	7,  // 6: sandbar.v1.SessionResponse.need_storage_info:type_name -> sandbar.v1.NeedStorageInfo
-	15, // 7: sandbar.v1.SessionResponse.desired_state:type_name -> sandbar.v1.DesiredState
-	6,  // 8: sandbar.v1.SessionResponse.heartbeat_ack:type_name -> sandbar.v1.HeartbeatAck
-	9,  // 9: sandbar.v1.StorageInfo.media:type_name -> sandbar.v1.MediumInfo
-	10, // 10: sandbar.v1.StorageInfo.replicas:type_name -> sandbar.v1.ReplicaInfo
-	13, // 11: sandbar.v1.ReportBatch.reports:type_name -> sandbar.v1.Report
-	0,  // 12: sandbar.v1.Report.kind:type_name -> sandbar.v1.ReportKind
-	14, // 13: sandbar.v1.DesiredState.stamp:type_name -> sandbar.v1.Stamp
-	16, // 14: sandbar.v1.DesiredState.replicas:type_name -> sandbar.v1.DesiredReplica
-	18, // 15: sandbar.v1.DesiredState.assignments:type_name -> sandbar.v1.DesiredAssignment
-	14, // 16: sandbar.v1.DesiredReplica.stamp:type_name -> sandbar.v1.Stamp
-	17, // 17: sandbar.v1.DesiredReplica.slices:type_name -> sandbar.v1.DesiredSlice
-	14, // 18: sandbar.v1.DesiredAssignment.stamp:type_name -> sandbar.v1.Stamp
-	19, // 19: sandbar.v1.DesiredAssignment.paths:type_name -> sandbar.v1.DesiredPath
-	3,  // 20: sandbar.v1.AgentMessage.hello:type_name -> sandbar.v1.Hello
-	8,  // 21: sandbar.v1.AgentMessage.storage_info:type_name -> sandbar.v1.StorageInfo
-	12, // 22: sandbar.v1.AgentMessage.reports:type_name -> sandbar.v1.ReportBatch
-	11, // 23: sandbar.v1.AgentMessage.goodbye:type_name -> sandbar.v1.Goodbye
-	23, // 24: sandbar.v1.AgentMessage.stream_lost:type_name -> sandbar.v1.StreamLost
-	22, // 25: sandbar.v1.SubmitRequest.messages:type_name -> sandbar.v1.AgentMessage
-	28, // 26: sandbar.v1.HeartbeatAgesResponse.ages:type_name -> sandbar.v1.HeartbeatAge
-	1,  // 27: sandbar.v1.AgentService.Session:input_type -> sandbar.v1.SessionRequest
-	20, // 28: sandbar.v1.ProbeService.Probe:input_type -> sandbar.v1.ProbeRequest
-	24, // 29: sandbar.v1.PeerService.Submit:input_type -> sandbar.v1.SubmitRequest
-	26, // 30: sandbar.v1.PeerService.HeartbeatAges:input_type -> sandbar.v1.HeartbeatAgesRequest
-	31, // 31: sandbar.v1.PeerService.Propose:input_type -> sandbar.v1.ProposeRequest
-	29, // 32: sandbar.v1.PeerService.BootstrapState:input_type -> sandbar.v1.BootstrapStateRequest
-	2,  // 33: sandbar.v1.AgentService.Session:output_type -> sandbar.v1.SessionResponse
-	21, // 34: sandbar.v1.ProbeService.Probe:output_type -> sandbar.v1.ProbeResponse
-	25, // 35: sandbar.v1.PeerService.Submit:output_type -> sandbar.v1.SubmitResponse
-	27, // 36: sandbar.v1.PeerService.HeartbeatAges:output_type -> sandbar.v1.HeartbeatAgesResponse
-	32, // 37: sandbar.v1.PeerService.Propose:output_type -> sandbar.v1.ProposeResponse
-	30, // 38: sandbar.v1.PeerService.BootstrapState:output_type -> sandbar.v1.BootstrapStateResponse
-	33, // [33:39] is the sub-list for method output_type
-	27, // [27:33] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	12, // 2: sandbar.v1.SessionRequest.storage_info:type_name -> sandbar.v1.StorageInfo
+	16, // 3: sandbar.v1.SessionRequest.reports:type_name -> sandbar.v1.ReportBatch
+	15, // 4: sandbar.v1.SessionRequest.goodbye:type_name -> sandbar.v1.Goodbye
+	8,  // 5: sandbar.v1.SessionRequest.answer:type_name -> sandbar.v1.Answer
+	4,  // 6: sandbar.v1.SessionResponse.welcome:type_name -> sandbar.v1.Welcome
+	11, // 7: sandbar.v1.SessionResponse.need_storage_info:type_name -> sandbar.v1.NeedStorageInfo
+	19, // 8: sandbar.v1.SessionResponse.desired_state:type_name -> sandbar.v1.DesiredState
+	6,  // 9: sandbar.v1.SessionResponse.heartbeat_ack:type_name -> sandbar.v1.HeartbeatAck
+	7,  // 10: sandbar.v1.SessionResponse.question:type_name -> sandbar.v1.Question
+	9,  // 11: sandbar.v1.Question.volume_stats:type_name -> sandbar.v1.VolumeStatsQuestion
+	10, // 12: sandbar.v1.Answer.volume_stats:type_name -> sandbar.v1.VolumeStatsAnswer
+	39, // 13: sandbar.v1.VolumeStatsAnswer.stats:type_name -> sandbar.v1.VolumeStats
+	13, // 14: sandbar.v1.StorageInfo.media:type_name -> sandbar.v1.MediumInfo
+	14, // 15: sandbar.v1.StorageInfo.replicas:type_name -> sandbar.v1.ReplicaInfo
+	17, // 16: sandbar.v1.ReportBatch.reports:type_name -> sandbar.v1.Report
+	0,  // 17: sandbar.v1.Report.kind:type_name -> sandbar.v1.ReportKind
+	18, // 18: sandbar.v1.DesiredState.stamp:type_name -> sandbar.v1.Stamp
+	20, // 19: sandbar.v1.DesiredState.replicas:type_name -> sandbar.v1.DesiredReplica
+	22, // 20: sandbar.v1.DesiredState.assignments:type_name -> sandbar.v1.DesiredAssignment
+	18, // 21: sandbar.v1.DesiredReplica.stamp:type_name -> sandbar.v1.Stamp
+	21, // 22: sandbar.v1.DesiredReplica.slices:type_name -> sandbar.v1.DesiredSlice
+	18, // 23: sandbar.v1.DesiredAssignment.stamp:type_name -> sandbar.v1.Stamp
+	23, // 24: sandbar.v1.DesiredAssignment.paths:type_name -> sandbar.v1.DesiredPath
+	3,  // 25: sandbar.v1.AgentMessage.hello:type_name -> sandbar.v1.Hello
+	12, // 26: sandbar.v1.AgentMessage.storage_info:type_name -> sandbar.v1.StorageInfo
+	16, // 27: sandbar.v1.AgentMessage.reports:type_name -> sandbar.v1.ReportBatch
+	15, // 28: sandbar.v1.AgentMessage.goodbye:type_name -> sandbar.v1.Goodbye
+	27, // 29: sandbar.v1.AgentMessage.stream_lost:type_name -> sandbar.v1.StreamLost
+	26, // 30: sandbar.v1.SubmitRequest.messages:type_name -> sandbar.v1.AgentMessage
+	32, // 31: sandbar.v1.HeartbeatAgesResponse.ages:type_name -> sandbar.v1.HeartbeatAge
+	7,  // 32: sandbar.v1.AskRequest.question:type_name -> sandbar.v1.Question
+	8,  // 33: sandbar.v1.AskResponse.answer:type_name -> sandbar.v1.Answer
+	1,  // 34: sandbar.v1.AgentService.Session:input_type -> sandbar.v1.SessionRequest
+	24, // 35: sandbar.v1.ProbeService.Probe:input_type -> sandbar.v1.ProbeRequest
+	28, // 36: sandbar.v1.PeerService.Submit:input_type -> sandbar.v1.SubmitRequest
+	30, // 37: sandbar.v1.PeerService.HeartbeatAges:input_type -> sandbar.v1.HeartbeatAgesRequest
+	35, // 38: sandbar.v1.PeerService.Propose:input_type -> sandbar.v1.ProposeRequest
+	37, // 39: sandbar.v1.PeerService.Ask:input_type -> sandbar.v1.AskRequest
+	33, // 40: sandbar.v1.PeerService.BootstrapState:input_type -> sandbar.v1.BootstrapStateRequest
+	2,  // 41: sandbar.v1.AgentService.Session:output_type -> sandbar.v1.SessionResponse
+	25, // 42: sandbar.v1.ProbeService.Probe:output_type -> sandbar.v1.ProbeResponse
+	29, // 43: sandbar.v1.PeerService.Submit:output_type -> sandbar.v1.SubmitResponse
+	31, // 44: sandbar.v1.PeerService.HeartbeatAges:output_type -> sandbar.v1.HeartbeatAgesResponse
+	36, // 45: sandbar.v1.PeerService.Propose:output_type -> sandbar.v1.ProposeResponse
+	38, // 46: sandbar.v1.PeerService.Ask:output_type -> sandbar.v1.AskResponse
+	34, // 47: sandbar.v1.PeerService.BootstrapState:output_type -> sandbar.v1.BootstrapStateResponse
+	41, // [41:48] is the sub-list for method output_type
+	34, // [34:41] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_sandbar_v1_agent_proto_init() }
@@ -2556,20 +2970,29 @@ func file_sandbar_v1_agent_proto_init() {
 	if File_sandbar_v1_agent_proto != nil {
 		return
 	}
+	file_sandbar_v1_stats_proto_init()
 	file_sandbar_v1_agent_proto_msgTypes[0].OneofWrappers = []any{
 		(*SessionRequest_Hello)(nil),
 		(*SessionRequest_Heartbeat)(nil),
 		(*SessionRequest_StorageInfo)(nil),
 		(*SessionRequest_Reports)(nil),
 		(*SessionRequest_Goodbye)(nil),
+		(*SessionRequest_Answer)(nil),
 	}
 	file_sandbar_v1_agent_proto_msgTypes[1].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
 		(*SessionResponse_NeedStorageInfo)(nil),
 		(*SessionResponse_DesiredState)(nil),
 		(*SessionResponse_HeartbeatAck)(nil),
+		(*SessionResponse_Question)(nil),
 	}
-	file_sandbar_v1_agent_proto_msgTypes[21].OneofWrappers = []any{
+	file_sandbar_v1_agent_proto_msgTypes[6].OneofWrappers = []any{
+		(*Question_VolumeStats)(nil),
+	}
+	file_sandbar_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
+		(*Answer_VolumeStats)(nil),
+	}
+	file_sandbar_v1_agent_proto_msgTypes[25].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_StorageInfo)(nil),
 		(*AgentMessage_Reports)(nil),
@@ -2582,7 +3005,7 @@ func file_sandbar_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sandbar_v1_agent_proto_rawDesc), len(file_sandbar_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

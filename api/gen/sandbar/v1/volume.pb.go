@@ -1389,7 +1389,7 @@ var File_sandbar_v1_volume_proto protoreflect.FileDescriptor
 const file_sandbar_v1_volume_proto_rawDesc = "" +
 	"\n" +
 	"\x17sandbar/v1/volume.proto\x12\n" +
-	"sandbar.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x03\n" +
+	"sandbar.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16sandbar/v1/stats.proto\"\xfa\x03\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1503,7 +1503,7 @@ const file_sandbar_v1_volume_proto_rawDesc = "" +
 	"\x16GetCredentialsResponse\x12\x1b\n" +
 	"\tchap_user\x18\x01 \x01(\tR\bchapUser\x12\x1f\n" +
 	"\vchap_secret\x18\x02 \x01(\tR\n" +
-	"chapSecret2\xab\x05\n" +
+	"chapSecret2\x89\x06\n" +
 	"\rVolumeService\x12Q\n" +
 	"\fCreateVolume\x12\x1f.sandbar.v1.CreateVolumeRequest\x1a .sandbar.v1.CreateVolumeResponse\x12M\n" +
 	"\tGetVolume\x12\x1c.sandbar.v1.GetVolumeRequest\x1a\x1d.sandbar.v1.GetVolumeResponse\"\x03\x90\x02\x01\x12S\n" +
@@ -1513,7 +1513,8 @@ const file_sandbar_v1_volume_proto_rawDesc = "" +
 	"\fDeleteVolume\x12\x1f.sandbar.v1.DeleteVolumeRequest\x1a .sandbar.v1.DeleteVolumeResponse\x12Q\n" +
 	"\fAssignVolume\x12\x1f.sandbar.v1.AssignVolumeRequest\x1a .sandbar.v1.AssignVolumeResponse\x12W\n" +
 	"\x0eUnassignVolume\x12!.sandbar.v1.UnassignVolumeRequest\x1a\".sandbar.v1.UnassignVolumeResponse\x12W\n" +
-	"\x0eGetCredentials\x12!.sandbar.v1.GetCredentialsRequest\x1a\".sandbar.v1.GetCredentialsResponseB\xa3\x01\n" +
+	"\x0eGetCredentials\x12!.sandbar.v1.GetCredentialsRequest\x1a\".sandbar.v1.GetCredentialsResponse\x12\\\n" +
+	"\x0eGetVolumeStats\x12!.sandbar.v1.GetVolumeStatsRequest\x1a\".sandbar.v1.GetVolumeStatsResponse\"\x03\x90\x02\x01B\xa3\x01\n" +
 	"\x0ecom.sandbar.v1B\vVolumeProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sandbar.V1\xca\x02\n" +
 	"Sandbar\\V1\xe2\x02\x16Sandbar\\V1\\GPBMetadata\xea\x02\vSandbar::V1b\x06proto3"
@@ -1556,6 +1557,8 @@ var file_sandbar_v1_volume_proto_goTypes = []any{
 	nil,                            // 21: sandbar.v1.Volume.LabelsEntry
 	nil,                            // 22: sandbar.v1.CreateVolumeRequest.LabelsEntry
 	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
+	(*GetVolumeStatsRequest)(nil),  // 24: sandbar.v1.GetVolumeStatsRequest
+	(*GetVolumeStatsResponse)(nil), // 25: sandbar.v1.GetVolumeStatsResponse
 }
 var file_sandbar_v1_volume_proto_depIdxs = []int32{
 	1,  // 0: sandbar.v1.Volume.copies:type_name -> sandbar.v1.Copy
@@ -1580,16 +1583,18 @@ var file_sandbar_v1_volume_proto_depIdxs = []int32{
 	15, // 19: sandbar.v1.VolumeService.AssignVolume:input_type -> sandbar.v1.AssignVolumeRequest
 	17, // 20: sandbar.v1.VolumeService.UnassignVolume:input_type -> sandbar.v1.UnassignVolumeRequest
 	19, // 21: sandbar.v1.VolumeService.GetCredentials:input_type -> sandbar.v1.GetCredentialsRequest
-	6,  // 22: sandbar.v1.VolumeService.CreateVolume:output_type -> sandbar.v1.CreateVolumeResponse
-	8,  // 23: sandbar.v1.VolumeService.GetVolume:output_type -> sandbar.v1.GetVolumeResponse
-	10, // 24: sandbar.v1.VolumeService.ListVolumes:output_type -> sandbar.v1.ListVolumesResponse
-	12, // 25: sandbar.v1.VolumeService.GrowVolume:output_type -> sandbar.v1.GrowVolumeResponse
-	14, // 26: sandbar.v1.VolumeService.DeleteVolume:output_type -> sandbar.v1.DeleteVolumeResponse
-	16, // 27: sandbar.v1.VolumeService.AssignVolume:output_type -> sandbar.v1.AssignVolumeResponse
-	18, // 28: sandbar.v1.VolumeService.UnassignVolume:output_type -> sandbar.v1.UnassignVolumeResponse
-	20, // 29: sandbar.v1.VolumeService.GetCredentials:output_type -> sandbar.v1.GetCredentialsResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
+	24, // 22: sandbar.v1.VolumeService.GetVolumeStats:input_type -> sandbar.v1.GetVolumeStatsRequest
+	6,  // 23: sandbar.v1.VolumeService.CreateVolume:output_type -> sandbar.v1.CreateVolumeResponse
+	8,  // 24: sandbar.v1.VolumeService.GetVolume:output_type -> sandbar.v1.GetVolumeResponse
+	10, // 25: sandbar.v1.VolumeService.ListVolumes:output_type -> sandbar.v1.ListVolumesResponse
+	12, // 26: sandbar.v1.VolumeService.GrowVolume:output_type -> sandbar.v1.GrowVolumeResponse
+	14, // 27: sandbar.v1.VolumeService.DeleteVolume:output_type -> sandbar.v1.DeleteVolumeResponse
+	16, // 28: sandbar.v1.VolumeService.AssignVolume:output_type -> sandbar.v1.AssignVolumeResponse
+	18, // 29: sandbar.v1.VolumeService.UnassignVolume:output_type -> sandbar.v1.UnassignVolumeResponse
+	20, // 30: sandbar.v1.VolumeService.GetCredentials:output_type -> sandbar.v1.GetCredentialsResponse
+	25, // 31: sandbar.v1.VolumeService.GetVolumeStats:output_type -> sandbar.v1.GetVolumeStatsResponse
+	23, // [23:32] is the sub-list for method output_type
+	14, // [14:23] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
 	14, // [14:14] is the sub-list for extension extendee
 	0,  // [0:14] is the sub-list for field type_name
@@ -1600,6 +1605,7 @@ func file_sandbar_v1_volume_proto_init() {
 	if File_sandbar_v1_volume_proto != nil {
 		return
 	}
+	file_sandbar_v1_stats_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -298,3 +298,37 @@ func (f *fakeCluster) GetCredentials(_ context.Context, req *connect.Request[pb.
 	}
 	return connect.NewResponse(&pb.GetCredentialsResponse{ChapUser: req.Msg.HostId, ChapSecret: "SECRET"}), nil
 }
+
+// GetVolumeStats says that a host has read 1000 times more whenever it is asked, a second after the last time.
+func (f *fakeCluster) GetVolumeStats(_ context.Context, req *connect.Request[pb.GetVolumeStatsRequest]) (*connect.Response[pb.GetVolumeStatsResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(req.Header(), req.Msg)
+	v, err := f.find(req.Msg.Volume)
+	if err != nil {
+		return nil, err
+	}
+	st := &pb.VolumeStats{VolumeId: v.Id, VolumeName: v.Name, Io: &pb.IOStats{Reads: &pb.IOFigures{}, Writes: &pb.IOFigures{}, Other: &pb.IOFigures{}}}
+	out := connect.NewResponse(&pb.GetVolumeStatsResponse{Stats: st})
+	switch {
+	case v.Name == "away":
+		return nil, convert.ToConnect(convert.Final(san.Errorf(san.KindUnavailable, "unit u1 is Stopped")))
+	case len(v.Assignments) == 0:
+		return out, nil
+	}
+	f.reads["stats"]++
+	n := uint64(f.reads["stats"]) * 1000
+	at := timestamppb.New(testTime.AsTime().Add(time.Duration(f.reads["stats"]) * time.Second))
+	reads := func() *pb.IOFigures {
+		return &pb.IOFigures{Commands: n, Bytes: 4096 * n, Errors: 1, Iops: 999.5, BytesPerSecond: 4096 * 999.5,
+			Latency: &pb.Latency{P50Micros: 130, P90Micros: 200, P99Micros: 1500, P999Micros: 20_000, MaxMicros: 1_200_000}}
+	}
+	st.At, st.Since = at, testTime
+	st.Io.Reads, st.Io.QueueDepth, st.Io.QueueDepthMax, st.Io.Aborted, st.Io.IntervalMillis = reads(), 3, 32, 1, 1000
+	if req.Msg.Histograms {
+		st.Io.Reads.Histogram = &pb.Histogram{Buckets: []uint32{400}, Counts: []uint64{n}, MaxNanos: 100_000}
+	}
+	st.Sessions = []*pb.SessionStats{{UnitId: "u1", Initiator: "iqn.2004-10.com.example:h1", Address: "192.0.2.7:40000", HostId: "h1", Since: testTime, Io: &pb.IOStats{Reads: reads(), QueueDepth: 3}}}
+	st.SessionsOmitted = 2
+	return out, nil
+}

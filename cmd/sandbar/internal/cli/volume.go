@@ -20,7 +20,7 @@ const pageSize = 500
 func (a *App) volumeCommand() *cobra.Command {
 	return noun("volume", "Make volumes and give them to hosts",
 		a.volumeCreate(), a.volumeList(), a.volumeShow(), a.volumeGrow(), a.volumeAssign(), a.volumeUnassign(),
-		a.volumeDelete(), a.volumeURL(), a.volumeCredentials())
+		a.volumeDelete(), a.volumeURL(), a.volumeCredentials(), a.volumeStats())
 }
 
 func (a *App) volumeCreate() *cobra.Command {

@@ -48,6 +48,8 @@ const (
 	PeerServiceHeartbeatAgesProcedure = "/sandbar.v1.PeerService/HeartbeatAges"
 	// PeerServiceProposeProcedure is the fully-qualified name of the PeerService's Propose RPC.
 	PeerServiceProposeProcedure = "/sandbar.v1.PeerService/Propose"
+	// PeerServiceAskProcedure is the fully-qualified name of the PeerService's Ask RPC.
+	PeerServiceAskProcedure = "/sandbar.v1.PeerService/Ask"
 	// PeerServiceBootstrapStateProcedure is the fully-qualified name of the PeerService's
 	// BootstrapState RPC.
 	PeerServiceBootstrapStateProcedure = "/sandbar.v1.PeerService/BootstrapState"
@@ -205,6 +207,8 @@ type PeerServiceClient interface {
 	HeartbeatAges(context.Context, *connect.Request[v1.HeartbeatAgesRequest]) (*connect.Response[v1.HeartbeatAgesResponse], error)
 	// Propose commits a command of another station; only the leader takes it.
 	Propose(context.Context, *connect.Request[v1.ProposeRequest]) (*connect.Response[v1.ProposeResponse], error)
+	// Ask passes a question on to a unit whose stream this station holds. Errors: NOT_FOUND (it holds none).
+	Ask(context.Context, *connect.Request[v1.AskRequest]) (*connect.Response[v1.AskResponse], error)
 	// BootstrapState tells whether this station has raft state and what it expects.
 	BootstrapState(context.Context, *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error)
 }
@@ -238,6 +242,12 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(peerServiceMethods.ByName("Propose")),
 			connect.WithClientOptions(opts...),
 		),
+		ask: connect.NewClient[v1.AskRequest, v1.AskResponse](
+			httpClient,
+			baseURL+PeerServiceAskProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("Ask")),
+			connect.WithClientOptions(opts...),
+		),
 		bootstrapState: connect.NewClient[v1.BootstrapStateRequest, v1.BootstrapStateResponse](
 			httpClient,
 			baseURL+PeerServiceBootstrapStateProcedure,
@@ -252,6 +262,7 @@ type peerServiceClient struct {
 	submit         *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
 	heartbeatAges  *connect.Client[v1.HeartbeatAgesRequest, v1.HeartbeatAgesResponse]
 	propose        *connect.Client[v1.ProposeRequest, v1.ProposeResponse]
+	ask            *connect.Client[v1.AskRequest, v1.AskResponse]
 	bootstrapState *connect.Client[v1.BootstrapStateRequest, v1.BootstrapStateResponse]
 }
 
@@ -270,6 +281,11 @@ func (c *peerServiceClient) Propose(ctx context.Context, req *connect.Request[v1
 	return c.propose.CallUnary(ctx, req)
 }
 
+// Ask calls sandbar.v1.PeerService.Ask.
+func (c *peerServiceClient) Ask(ctx context.Context, req *connect.Request[v1.AskRequest]) (*connect.Response[v1.AskResponse], error) {
+	return c.ask.CallUnary(ctx, req)
+}
+
 // BootstrapState calls sandbar.v1.PeerService.BootstrapState.
 func (c *peerServiceClient) BootstrapState(ctx context.Context, req *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error) {
 	return c.bootstrapState.CallUnary(ctx, req)
@@ -283,6 +299,8 @@ type PeerServiceHandler interface {
 	HeartbeatAges(context.Context, *connect.Request[v1.HeartbeatAgesRequest]) (*connect.Response[v1.HeartbeatAgesResponse], error)
 	// Propose commits a command of another station; only the leader takes it.
 	Propose(context.Context, *connect.Request[v1.ProposeRequest]) (*connect.Response[v1.ProposeResponse], error)
+	// Ask passes a question on to a unit whose stream this station holds. Errors: NOT_FOUND (it holds none).
+	Ask(context.Context, *connect.Request[v1.AskRequest]) (*connect.Response[v1.AskResponse], error)
 	// BootstrapState tells whether this station has raft state and what it expects.
 	BootstrapState(context.Context, *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error)
 }
@@ -312,6 +330,12 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(peerServiceMethods.ByName("Propose")),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerServiceAskHandler := connect.NewUnaryHandler(
+		PeerServiceAskProcedure,
+		svc.Ask,
+		connect.WithSchema(peerServiceMethods.ByName("Ask")),
+		connect.WithHandlerOptions(opts...),
+	)
 	peerServiceBootstrapStateHandler := connect.NewUnaryHandler(
 		PeerServiceBootstrapStateProcedure,
 		svc.BootstrapState,
@@ -326,6 +350,8 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 			peerServiceHeartbeatAgesHandler.ServeHTTP(w, r)
 		case PeerServiceProposeProcedure:
 			peerServiceProposeHandler.ServeHTTP(w, r)
+		case PeerServiceAskProcedure:
+			peerServiceAskHandler.ServeHTTP(w, r)
 		case PeerServiceBootstrapStateProcedure:
 			peerServiceBootstrapStateHandler.ServeHTTP(w, r)
 		default:
@@ -347,6 +373,10 @@ func (UnimplementedPeerServiceHandler) HeartbeatAges(context.Context, *connect.R
 
 func (UnimplementedPeerServiceHandler) Propose(context.Context, *connect.Request[v1.ProposeRequest]) (*connect.Response[v1.ProposeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.PeerService.Propose is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) Ask(context.Context, *connect.Request[v1.AskRequest]) (*connect.Response[v1.AskResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.PeerService.Ask is not implemented"))
 }
 
 func (UnimplementedPeerServiceHandler) BootstrapState(context.Context, *connect.Request[v1.BootstrapStateRequest]) (*connect.Response[v1.BootstrapStateResponse], error) {

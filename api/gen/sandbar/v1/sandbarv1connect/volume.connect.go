@@ -56,6 +56,9 @@ const (
 	// VolumeServiceGetCredentialsProcedure is the fully-qualified name of the VolumeService's
 	// GetCredentials RPC.
 	VolumeServiceGetCredentialsProcedure = "/sandbar.v1.VolumeService/GetCredentials"
+	// VolumeServiceGetVolumeStatsProcedure is the fully-qualified name of the VolumeService's
+	// GetVolumeStats RPC.
+	VolumeServiceGetVolumeStatsProcedure = "/sandbar.v1.VolumeService/GetVolumeStats"
 )
 
 // VolumeServiceClient is a client for the sandbar.v1.VolumeService service.
@@ -81,6 +84,9 @@ type VolumeServiceClient interface {
 	UnassignVolume(context.Context, *connect.Request[v1.UnassignVolumeRequest]) (*connect.Response[v1.UnassignVolumeResponse], error)
 	// GetCredentials reveals the CHAP name and secret of an assignment. Audited.
 	GetCredentials(context.Context, *connect.Request[v1.GetCredentialsRequest]) (*connect.Response[v1.GetCredentialsResponse], error)
+	// GetVolumeStats asks the units that serve a volume what they have counted. Any station answers, without
+	// the leader. Errors: UNAVAILABLE (no unit that has a copy could be asked; says which and why).
+	GetVolumeStats(context.Context, *connect.Request[v1.GetVolumeStatsRequest]) (*connect.Response[v1.GetVolumeStatsResponse], error)
 }
 
 // NewVolumeServiceClient constructs a client for the sandbar.v1.VolumeService service. By default,
@@ -144,6 +150,13 @@ func NewVolumeServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(volumeServiceMethods.ByName("GetCredentials")),
 			connect.WithClientOptions(opts...),
 		),
+		getVolumeStats: connect.NewClient[v1.GetVolumeStatsRequest, v1.GetVolumeStatsResponse](
+			httpClient,
+			baseURL+VolumeServiceGetVolumeStatsProcedure,
+			connect.WithSchema(volumeServiceMethods.ByName("GetVolumeStats")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -157,6 +170,7 @@ type volumeServiceClient struct {
 	assignVolume   *connect.Client[v1.AssignVolumeRequest, v1.AssignVolumeResponse]
 	unassignVolume *connect.Client[v1.UnassignVolumeRequest, v1.UnassignVolumeResponse]
 	getCredentials *connect.Client[v1.GetCredentialsRequest, v1.GetCredentialsResponse]
+	getVolumeStats *connect.Client[v1.GetVolumeStatsRequest, v1.GetVolumeStatsResponse]
 }
 
 // CreateVolume calls sandbar.v1.VolumeService.CreateVolume.
@@ -199,6 +213,11 @@ func (c *volumeServiceClient) GetCredentials(ctx context.Context, req *connect.R
 	return c.getCredentials.CallUnary(ctx, req)
 }
 
+// GetVolumeStats calls sandbar.v1.VolumeService.GetVolumeStats.
+func (c *volumeServiceClient) GetVolumeStats(ctx context.Context, req *connect.Request[v1.GetVolumeStatsRequest]) (*connect.Response[v1.GetVolumeStatsResponse], error) {
+	return c.getVolumeStats.CallUnary(ctx, req)
+}
+
 // VolumeServiceHandler is an implementation of the sandbar.v1.VolumeService service.
 type VolumeServiceHandler interface {
 	// CreateVolume places a volume and, when host is set, assigns it. It answers once
@@ -222,6 +241,9 @@ type VolumeServiceHandler interface {
 	UnassignVolume(context.Context, *connect.Request[v1.UnassignVolumeRequest]) (*connect.Response[v1.UnassignVolumeResponse], error)
 	// GetCredentials reveals the CHAP name and secret of an assignment. Audited.
 	GetCredentials(context.Context, *connect.Request[v1.GetCredentialsRequest]) (*connect.Response[v1.GetCredentialsResponse], error)
+	// GetVolumeStats asks the units that serve a volume what they have counted. Any station answers, without
+	// the leader. Errors: UNAVAILABLE (no unit that has a copy could be asked; says which and why).
+	GetVolumeStats(context.Context, *connect.Request[v1.GetVolumeStatsRequest]) (*connect.Response[v1.GetVolumeStatsResponse], error)
 }
 
 // NewVolumeServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -281,6 +303,13 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(volumeServiceMethods.ByName("GetCredentials")),
 		connect.WithHandlerOptions(opts...),
 	)
+	volumeServiceGetVolumeStatsHandler := connect.NewUnaryHandler(
+		VolumeServiceGetVolumeStatsProcedure,
+		svc.GetVolumeStats,
+		connect.WithSchema(volumeServiceMethods.ByName("GetVolumeStats")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/sandbar.v1.VolumeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case VolumeServiceCreateVolumeProcedure:
@@ -299,6 +328,8 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 			volumeServiceUnassignVolumeHandler.ServeHTTP(w, r)
 		case VolumeServiceGetCredentialsProcedure:
 			volumeServiceGetCredentialsHandler.ServeHTTP(w, r)
+		case VolumeServiceGetVolumeStatsProcedure:
+			volumeServiceGetVolumeStatsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -338,4 +369,8 @@ func (UnimplementedVolumeServiceHandler) UnassignVolume(context.Context, *connec
 
 func (UnimplementedVolumeServiceHandler) GetCredentials(context.Context, *connect.Request[v1.GetCredentialsRequest]) (*connect.Response[v1.GetCredentialsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.VolumeService.GetCredentials is not implemented"))
+}
+
+func (UnimplementedVolumeServiceHandler) GetVolumeStats(context.Context, *connect.Request[v1.GetVolumeStatsRequest]) (*connect.Response[v1.GetVolumeStatsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.VolumeService.GetVolumeStats is not implemented"))
 }
