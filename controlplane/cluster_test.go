@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,7 @@ import (
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/controlplane/replica"
+	"github.com/sandbar-san/sandbar/internal/freeport"
 	"github.com/sandbar-san/sandbar/internal/identity"
 	"github.com/sandbar-san/sandbar/internal/stationclient"
 	"github.com/sandbar-san/sandbar/san"
@@ -38,24 +38,24 @@ type testStation struct {
 	done chan error
 }
 
-// freeAddr finds a loopback port that is free over TCP and UDP.
+// freeAddr finds a loopback port that is free over TCP and UDP, for a station that is started on it again and again.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		u, err := net.ListenPacket("udp4", addr)
-		l.Close()
-		if err == nil {
-			u.Close()
-			return addr
-		}
+	addrs, err := freeport.Loopback(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free over TCP and UDP")
-	return ""
+	return addrs[0]
+}
+
+// patience is how long a test waits for what comes in a moment on a machine that has little else to do.
+const patience = 90 * time.Second
+
+// patient is the timing of stations whose leader is not to change: on a machine that is busy with other things, a
+// test's process may get no time for longer than replica.LAN allows.
+func patient() replica.Timing {
+	return replica.Timing{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Lease: 2 * time.Second,
+		Commit: 10 * time.Millisecond, RPC: 1900 * time.Millisecond}
 }
 
 func testLog(t *testing.T) *slog.Logger {
@@ -87,7 +87,9 @@ func foundCluster(t *testing.T, n int, cuttable bool) *cluster {
 	c := &cluster{t: t, dir: t.TempDir()}
 	for range n {
 		s := c.plan(n)
-		if cuttable {
+		if !cuttable {
+			s.cfg.RaftTiming = patient()
+		} else {
 			api, raft := newLink(t, s.cfg.APIListen), newLink(t, s.cfg.RaftListen)
 			s.cfg.APIAdvertise, s.cfg.RaftAdvertise, s.link = api.addr(), raft.addr(), []*link{api, raft}
 		}
@@ -155,7 +157,7 @@ func (c *cluster) await(what string, ready func() error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
 		if err = ready(); err == nil {
 			return
 		}

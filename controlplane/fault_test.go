@@ -160,11 +160,12 @@ func TestFounderCrash(t *testing.T) {
 	if err := c.halt(0); err != nil {
 		t.Fatal(err)
 	}
-	testWrongFolder(t, cfg)
+	testWrongFolder(t, cfg, record)
 }
 
-// testWrongFolder starts the folder of a station that ran, under wrong circumstances.
-func testWrongFolder(t *testing.T, cfg Config) {
+// testWrongFolder starts the folder of a station that ran, under wrong circumstances. record is its founding
+// record, which it has no more.
+func testWrongFolder(t *testing.T, cfg Config, record []byte) {
 	other := cfg
 	other.ID = "s2"
 	wantErr(t, runFails(t, other), san.KindConflict, "s1", "s2")
@@ -198,6 +199,11 @@ func testWrongFolder(t *testing.T, cfg Config) {
 	cfg.RaftListen, cfg.APIListen, cfg.GossipListen = mixed.RaftListen, mixed.APIListen, mixed.GossipListen
 	cfg.RaftAdvertise = ""
 	wantErr(t, runFails(t, cfg), san.KindConflict, "its log is of cluster")
+	// Likewise of a founder that crashed before its record went, whichever of the two is the wrong one.
+	if err := os.WriteFile(filepath.Join(cfg.Data, "founding.json"), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, runFails(t, cfg), san.KindConflict, cfg.Data, "its founding.json is of cluster")
 }
 
 // TestExpectDiffers: stations that disagree on how many found the cluster don't found one, and the

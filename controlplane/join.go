@@ -41,6 +41,9 @@ func become(ctx context.Context, cfg *Config, dir *datadir.Dir) (*self, error) {
 		if err := enrol.SameCluster(s.identity, cfg.JoinToken); err != nil {
 			return nil, san.Wrap("data folder "+cfg.Data, err)
 		}
+		if has := s.identity.Self().Cluster; founded && f.Cluster != has {
+			return nil, san.Errorf(san.KindConflict, "data folder %s: its %s is of cluster %s and its identity of cluster %s; restore the one that belongs to the other, or start with an empty folder", cfg.Data, foundingFile, f.Cluster, has)
+		}
 	case san.KindOf(err) != san.KindNotFound:
 		return nil, err
 	case hasLog(dir):

@@ -231,7 +231,7 @@ func (s *Station) serve(ctx context.Context, l net.Listener) error {
 		},
 	}
 	done := make(chan error, 1)
-	go func() { done <- srv.ServeTLS(l, "", "") }()
+	go func() { done <- srv.ServeTLS(newLimitListener(l, maxAPIConns, s.log), "", "") }()
 	select {
 	case err := <-done:
 		return err

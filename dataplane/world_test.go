@@ -14,6 +14,7 @@ import (
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/dataplane"
+	"github.com/sandbar-san/sandbar/internal/freeport"
 	"github.com/sandbar-san/sandbar/internal/initiator"
 	"github.com/sandbar-san/sandbar/san"
 )
@@ -38,15 +39,14 @@ type world struct {
 	done    chan error
 }
 
-// freePort returns an address that nobody has right now.
+// freePort returns an address that nobody has right now, and that nobody else who asks gets.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Loopback(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addrs[0]
 }
 
 func unitConfig(t *testing.T, s *station) dataplane.Config {

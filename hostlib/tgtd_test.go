@@ -7,12 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/hostlib/internal/stationtest"
+	"github.com/sandbar-san/sandbar/internal/freeport"
 )
 
 const (
@@ -41,14 +43,23 @@ func startTgtd(t testing.TB) *tgtd {
 		}
 		t.Skip("tgtd is missing; install Debian's tgt to run this test")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := freeport.Loopback(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	// The control port names a socket and is at most 32767.
-	d := &tgtd{t: t, portal: fmt.Sprintf("127.0.0.1:%d", port), control: fmt.Sprint(port / 2), disk: filepath.Join(t.TempDir(), "disk"), tid: "1"}
+	_, number, err := net.SplitHostPort(free[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The control port names a socket in /var/run/tgtd and is at most 32767: there, each portal's has one of its own.
+	if port > 1<<15-1 {
+		port = 1<<16 - port
+	}
+	d := &tgtd{t: t, portal: free[0], control: strconv.Itoa(port), disk: filepath.Join(t.TempDir(), "disk"), tid: "1"}
 	if err := os.WriteFile(d.disk, make([]byte, diskBytes), 0o600); err != nil {
 		t.Fatal(err)
 	}

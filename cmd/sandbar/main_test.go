@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sandbar-san/sandbar/internal/freeport"
 )
 
 // asSandbar makes the test binary be sandbar.
@@ -90,12 +91,11 @@ func TestProcessExitCodes(t *testing.T) {
 // freeAddress finds an address that nothing listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Loopback(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addrs[0]
 }
 
 // TestAStationRunsAndStops starts a cluster of one station as a process, talks to it with the

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -19,17 +21,16 @@ const (
 	lastPort  = 65535
 	// leastChoice is how many ports there must be to choose from.
 	leastChoice = 1000
-	// stride is how far apart processes with neighbouring ids begin to look: who is started at the same time
-	// must not find the same ports before anybody listens there.
+	// stride is how far apart processes with neighbouring ids begin to look, so that those which are started
+	// at the same time seldom meet each other's claims.
 	stride = 64
 	// maxPID keeps the arithmetic within an int of 32 bits; Linux has 2²² ids at most.
 	maxPID = 1 << 22
-	// maxTaken bounds the search.
-	maxTaken = 5000
 )
 
-// Loopback returns n different addresses, 127.0.0.1:port, where nobody listens now over TCP or UDP. Another
-// call by the same process may return the same ones as long as nobody listens there.
+// Loopback returns n different addresses, 127.0.0.1:port, where nobody listens now over TCP or UDP. No later
+// call, here or in another process of this machine, returns one of them while this process lives: each costs
+// it a file descriptor until its end.
 // The error is of san.KindUnavailable if there are not that many, or ctx has ended.
 func Loopback(ctx context.Context, n int) ([]string, error) {
 	text, err := os.ReadFile(rangeFile)
@@ -39,13 +40,19 @@ func Loopback(ctx context.Context, n int) ([]string, error) {
 	spans := choice(string(text))
 	out := make([]string, 0, n)
 	first := os.Getpid() % maxPID * stride
-	for i := range n + maxTaken {
+	for i := range total(spans) {
 		if len(out) == n || ctx.Err() != nil {
 			break
 		}
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(at(spans, first+i)))
-		if tryBoth(ctx, addr) == nil {
+		if tryBoth(ctx, addr) != nil {
+			continue
+		}
+		switch err := claim(addr); {
+		case err == nil:
 			out = append(out, addr)
+		case !errors.Is(err, unix.EADDRINUSE):
+			return nil, san.Errorf(san.KindUnavailable, "port %s can't be kept from others: %w", addr, err)
 		}
 	}
 	if err := ctx.Err(); err != nil && len(out) < n {
@@ -77,13 +84,18 @@ func choice(kernelRange string) []span {
 	return outside
 }
 
+// total is how many ports there are to choose from.
+func total(spans []span) int {
+	n := 0
+	for _, s := range spans {
+		n += s.size()
+	}
+	return n
+}
+
 // at is the n-th port of the spans, beginning anew after the last.
 func at(spans []span, n int) int {
-	total := 0
-	for _, s := range spans {
-		total += s.size()
-	}
-	n %= total
+	n %= total(spans)
 	for _, s := range spans {
 		if n < s.size() {
 			return s.first + n
@@ -105,4 +117,20 @@ func tryBoth(ctx context.Context, addr string) error {
 		err = p.Close()
 	}
 	return errors.Join(err, l.Close())
+}
+
+// claim makes addr this process's; unix.EADDRINUSE if some process has it, this one too. The claim is a Unix
+// socket of the abstract namespace (unix(7)): as ports do it belongs to the network namespace, it leaves
+// nothing in any folder, and it goes with the process, however that ends. So it is a bare descriptor, which nobody
+// closes: an object would have to be kept, and a book in memory would say nothing to other processes.
+func claim(addr string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	// Nobody listens on it, so nobody can connect to it.
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@sandbar-port/" + addr}); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	return nil
 }

@@ -4,10 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/sandbar-san/sandbar/san"
@@ -34,6 +40,61 @@ func TestPortsAreFreeAndTheirOwn(t *testing.T) {
 		if port := l.Addr().(*net.TCPAddr).Port; port < firstPort || spared && port >= low && port <= high {
 			t.Errorf("port %d, outgoing connections have %d to %d", port, low, high)
 		}
+	}
+}
+
+// TestNoPortIsGivenOutTwice: to nobody in this process, and not to another, be they listened on or not.
+func TestNoPortIsGivenOutTwice(t *testing.T) {
+	const callers, calls, each = 8, 5, 3
+	got := make(chan string, callers*calls*each)
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range calls {
+				addrs, err := Loopback(t.Context(), each)
+				if err != nil {
+					t.Error(err)
+				}
+				for _, a := range addrs {
+					got <- a
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(got)
+	seen := map[string]bool{}
+	for a := range got {
+		if seen[a] {
+			t.Errorf("%s twice", a)
+		}
+		seen[a] = true
+	}
+	if len(seen) != callers*calls*each {
+		t.Errorf("%d ports were given out where %d were asked for", len(seen), callers*calls*each)
+	}
+	other := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestAnotherProcess$", "-test.v")
+	other.Env = append(os.Environ(), wanted+"="+strings.Join(slices.Collect(maps.Keys(seen)), " "))
+	if out, err := other.CombinedOutput(); err != nil || strings.Count(string(out), "is another's") != len(seen) {
+		t.Errorf("another process: %v\n%s", err, out)
+	}
+}
+
+// wanted names the variable with the addresses that another process tries to have.
+const wanted = "SANDBAR_TEST_WANTED"
+
+// TestAnotherProcess is the other process of TestNoPortIsGivenOutTwice.
+func TestAnotherProcess(t *testing.T) {
+	addrs := strings.Fields(os.Getenv(wanted))
+	if len(addrs) == 0 {
+		t.Skip("only TestNoPortIsGivenOutTwice starts this, as another process")
+	}
+	for _, a := range addrs {
+		if err := claim(a); !errors.Is(err, unix.EADDRINUSE) {
+			t.Errorf("%s can be had: %v", a, err)
+			continue
+		}
+		t.Logf("%s is another's", a)
 	}
 }
 

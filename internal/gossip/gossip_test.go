@@ -142,12 +142,11 @@ func TestCrashLeaveAndReturn(t *testing.T) {
 
 // A candidate that is not there yet is tried until it is; two islands become one.
 func TestJoinIsRetried(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := freeport.Loopback(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := l.Addr().String()
-	l.Close()
+	later := free[0]
 	a := start(t, config(t, "station:a", later))
 	cfg := config(t, "station:b")
 	cfg.Bind = later

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sandbar-san/sandbar/internal/cdb"
+	"github.com/sandbar-san/sandbar/internal/freeport"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -44,15 +46,23 @@ func startTgtd(t testing.TB) *tgtd {
 		}
 		t.Skip("tgtd is missing; install Debian's tgt to run this test")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := freeport.Loopback(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	// The control port names a socket in /var/run/tgtd and is at most 32767; free ports are usually
-	// above that, so half of the portal's is about as unique.
-	d := &tgtd{t: t, portal: fmt.Sprintf("127.0.0.1:%d", port), control: fmt.Sprint(port / 2)}
+	_, number, err := net.SplitHostPort(free[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The control port names a socket in /var/run/tgtd and is at most 32767: there, each portal's has one of its own.
+	if port > 1<<15-1 {
+		port = 1<<16 - port
+	}
+	d := &tgtd{t: t, portal: free[0], control: strconv.Itoa(port)}
 	var log bytes.Buffer
 	cmd := exec.Command(bin, "-f", "-C", d.control, "--iscsi", "portal="+d.portal)
 	cmd.Stdout, cmd.Stderr = &log, &log

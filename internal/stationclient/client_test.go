@@ -21,6 +21,7 @@ import (
 	"github.com/sandbar-san/sandbar/api/convert"
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/api/gen/sandbar/v1/sandbarv1connect"
+	"github.com/sandbar-san/sandbar/internal/freeport"
 	"github.com/sandbar-san/sandbar/internal/identity"
 	"github.com/sandbar-san/sandbar/san"
 )
@@ -128,12 +129,11 @@ func health(c *Client, limit time.Duration) (string, error) {
 
 // nobody is an address where nothing listens.
 func nobody(t *testing.T) string {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	free, err := freeport.Loopback(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return free[0]
 }
 
 func TestNextStation(t *testing.T) {

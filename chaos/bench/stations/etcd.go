@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/sandbar-san/sandbar/internal/freeport"
 )
 
 // etcd is three members. They are spoken to in gRPC with hand-made messages, so that no client
@@ -52,7 +53,7 @@ func startEtcd(ctx context.Context, dir string) (_ *etcd, err error) {
 	}()
 	var cluster []string
 	for i := range 3 {
-		addrs, err := freeAddrs(ctx, 2)
+		addrs, err := freeport.Loopback(ctx, 2)
 		if err != nil {
 			return nil, err
 		}
@@ -84,19 +85,6 @@ func startEtcd(ctx context.Context, dir string) (_ *etcd, err error) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-}
-
-func freeAddrs(ctx context.Context, n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
 }
 
 func (m *member) start() error {

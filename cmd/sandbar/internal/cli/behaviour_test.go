@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
+	"github.com/sandbar-san/sandbar/internal/freeport"
 	"github.com/sandbar-san/sandbar/san"
 )
 
@@ -146,12 +146,11 @@ func TestAWaitEndsWhenItsGoalIsLost(t *testing.T) {
 
 func TestNobodyAnswers(t *testing.T) {
 	f := newFakeCluster(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	frees, err := freeport.Loopback(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	free := l.Addr().String()
-	l.Close()
+	free := frees[0]
 	out, code := f.run(t, []string{free}, "volume", "list", "--timeout", "3s")
 	mustSay(t, out, code, 5, free, "refused")
 	// One of several is enough.
