@@ -59,7 +59,10 @@ test: deps ## Run all tests.
 # chaos/scenario runs programs that are built without the detector: once, in test, is enough.
 .PHONY: race
 race: deps ## Run the packages' tests under the race detector, long schedules cut short.
-	$(GO) test -tags $(TAGS) -race -short -timeout 20m $$($(GO) list -tags $(TAGS) $(PKG) | grep -v '/chaos/scenario$$')
+	@all=$$($(GO) list -tags $(TAGS) $(PKG)); \
+	list=$$(grep -v '/chaos/scenario$$' <<<"$$all") || { echo "race: nothing to run: $(PKG) has no tests that run under the race detector (make test PKG=$(PKG) runs chaos/scenario)"; exit 0; }; \
+	echo "$(GO) test -tags $(TAGS) -race -short -timeout 20m" $$list; \
+	$(GO) test -tags $(TAGS) -race -short -timeout 20m $$list
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s), as many at a time as there are cores.

@@ -92,16 +92,26 @@ func TestAWaitThatEndsTooEarlySaysWhatIsMissing(t *testing.T) {
 	f := newFakeCluster(t)
 	f.copyFail = "medium m1: no such device"
 	endpoints := []string{f.station(t)}
-	out, code := f.run(t, endpoints, "volume", "create", "v1", "--size", "1MiB", "--wait", "--timeout", "200ms")
-	mustSay(t, out, code, 5, "volume v1 is still Creating", "unit u1 says: medium m1: no such device", "volume show v1")
-	out, code = f.run(t, endpoints, "volume", "create", "v2", "--size", "1MiB", "--host", "h1", "--wait", "--timeout", "200ms")
-	mustSay(t, out, code, 5, "assignment to host h1 still Pending")
-	out, code = f.run(t, endpoints, "volume", "grow", "v1", "--size", "2MiB", "--wait", "--timeout", "200ms")
-	mustSay(t, out, code, 5, "volume v1 is still Growing", "unit u1 has 0B of 2MiB", "unit u1 says: medium m1: no such device")
-	out, code = f.run(t, endpoints, "volume", "delete", "v1", "--wait", "--timeout", "200ms")
-	mustSay(t, out, code, 5, "volume v1 is still Deleting")
-	out, code = f.run(t, endpoints, "volume", "unassign", "v2", "--host", "h1", "--wait", "--timeout", "200ms")
-	mustSay(t, out, code, 5, "volume v2 is still being released by host h1")
+	f.run(t, endpoints, "volume", "create", "v3", "--size", "1MiB")
+	f.run(t, endpoints, "volume", "create", "v5", "--size", "1MiB")
+	f.run(t, endpoints, "volume", "create", "v4", "--size", "1MiB", "--host", "h1")
+	for _, x := range []struct {
+		args []string
+		says []string
+	}{
+		{[]string{"create", "v1", "--size", "1MiB"}, []string{"volume v1 is still Creating", "unit u1 says: medium m1: no such device", "volume show v1"}},
+		{[]string{"create", "v2", "--size", "1MiB", "--host", "h1"}, []string{"assignment to host h1 still Pending"}},
+		{[]string{"grow", "v5", "--size", "2MiB"}, []string{"volume v5 is still Growing", "unit u1 has 0B of 2MiB", "unit u1 says: medium m1: no such device"}},
+		{[]string{"delete", "v3"}, []string{"volume v3 is still Deleting"}},
+		{[]string{"unassign", "v4", "--host", "h1"}, []string{"volume v4 is still being released by host h1"}},
+	} {
+		t.Run(x.args[0]+" "+x.args[1], func(t *testing.T) {
+			t.Parallel()
+			// Long enough that a busy machine gets to the waiting at all.
+			out, code := f.run(t, endpoints, append(append([]string{"volume"}, x.args...), "--wait", "--timeout", "3s")...)
+			mustSay(t, out, code, 5, x.says...)
+		})
+	}
 }
 
 func TestAWaitEndsWhenItsGoalIsLost(t *testing.T) {
@@ -317,11 +327,12 @@ func TestAWatchSaysWhyItEnds(t *testing.T) {
 }
 
 func TestAWatchIsBoundedByItsTimeoutOnly(t *testing.T) {
+	t.Parallel() // it waits for that
 	f := newFakeCluster(t)
 	f.watch = func(_ *pb.WatchRequest, stream *connect.ServerStream[pb.WatchResponse]) error {
 		return errors.Join(stream.Send(change(7, "a")), failAfter(connect.CodeUnavailable))
 	}
-	out, code := f.run(t, []string{f.station(t)}, "watch", "--timeout", "300ms")
+	out, code := f.run(t, []string{f.station(t)}, "watch", "--timeout", "3s")
 	mustSay(t, out, code, 0, "7        hosts        a  Online")
 }
 
