@@ -78,6 +78,10 @@ conformance: build ## Run libiscsi's iscsi-test-cu, test by test, against a runn
 	@.ci/deps.sh bench
 	$(GO) run -tags $(TAGS) ./chaos/conformance
 
+.PHONY: abuse
+abuse: build ## Attack a running unit from outside; its answers, memory and neighbours must hold.
+	$(GO) run -tags $(TAGS) ./chaos/abuse/run
+
 .PHONY: bench-stations
 bench-stations: build ## Measure stations beside etcd. BENCH_JSON=FILE keeps the figures.
 	@.ci/deps.sh bench

@@ -67,6 +67,16 @@ func (b *budget) open(owner string, own int) *account {
 	return a
 }
 
+// sessions counts an owner's sessions.
+func (b *budget) sessions(owner string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a := b.accounts[owner]; a != nil {
+		return a.sessions
+	}
+	return 0
+}
+
 // close gives a session's own share back, and what a defect has kept it from giving back.
 func (b *budget) close(a *account, own int, lost room) {
 	b.give(a, lost)

@@ -12,8 +12,10 @@ import (
 type Limits struct {
 	// MaxConnections bounds the connections of the server; more are closed at once. 2048.
 	MaxConnections int
+	// MaxSessionsPerHost bounds one host's sessions with all targets. Half of MaxConnections.
+	MaxSessionsPerHost int
 	// MaxLogins bounds the connections that have not logged in yet, MaxLoginsPerAddress
-	// those from one address. 256 and 64.
+	// those from one address. Beyond the first the address with the most loses one. 256 and 64.
 	MaxLogins, MaxLoginsPerAddress int
 	// LoginTimeout is the time from accept to the end of the login. 15 s.
 	LoginTimeout time.Duration
@@ -57,6 +59,7 @@ func orDefault[T int | uint32 | time.Duration](v *T, d T) {
 // withDefaults fills in what is zero and refuses what can't work.
 func (l Limits) withDefaults() (Limits, error) {
 	orDefault(&l.MaxConnections, 2048)
+	orDefault(&l.MaxSessionsPerHost, max(1, l.MaxConnections/2))
 	orDefault(&l.MaxLogins, 256)
 	orDefault(&l.MaxLoginsPerAddress, 64)
 	orDefault(&l.LoginTimeout, 15*time.Second)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -411,4 +412,33 @@ func FuzzLogin(f *testing.F) {
 			t.Fatalf("%q came to %+v", in, p)
 		}
 	})
+}
+
+// Connections that never log in keep nobody from another address out; one host can't take all sessions.
+func TestAFloodKeepsNobodyOut(t *testing.T) {
+	r := newRig(t, Limits{MaxLogins: 4, MaxSessionsPerHost: 2})
+	flood := make([]*client, 4)
+	for i := range flood {
+		flood[i] = r.dial()
+		flood[i].loginStep(false, 1, 0, names()...) // it is known to be counted now
+	}
+	r.dial().closed()
+	from := func(i int) *client {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+		conn, err := d.DialContext(t.Context(), "tcp", r.addr)
+		if err != nil {
+			t.Skipf("no other loopback address to call from: %v", err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		c := &client{t: t, conn: conn, r: pdu.NewReader(conn, 1<<24-1, 0), cmdSN: 100, isid: pdu.ISID{0x80, byte(i)}}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		return c
+	}
+	from(1).login(wishes())
+	flood[0].closed() // the one that had the most time
+	flood[1].loginStep(true, 1, 3)
+	if resp, _ := from(3).loginStep(true, 1, 3, names()...); resp.Status != pdu.LoginOutOfResources {
+		t.Errorf("a third session of one host: %+v", resp)
+	}
+	from(1).login(wishes()) // reinstates the first
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,7 +41,7 @@ type Server struct {
 	lastTSIH    uint16
 	connections int
 	logins      int
-	loginsFrom  map[netip.Addr]int
+	loginsFrom  map[netip.Addr][]net.Conn // in order of arrival
 }
 
 // NewServer makes a server; Serve starts it.
@@ -54,7 +55,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		directory: cfg.Directory, limits: limits, logger: cfg.Logger, budget: newBudget(limits.TotalBufferBytes),
-		sessions: map[uint64]*session{}, byTSIH: map[uint16]*session{}, loginsFrom: map[netip.Addr]int{},
+		sessions: map[uint64]*session{}, byTSIH: map[uint16]*session{}, loginsFrom: map[netip.Addr][]net.Conn{},
 	}, nil
 }
 
@@ -102,7 +103,7 @@ func (srv *Server) Serve(ctx context.Context, ln net.Listener) error {
 // accept takes a connection within the limits and serves it on a goroutine of its own.
 func (srv *Server) accept(ctx context.Context, conn net.Conn, conns *sync.WaitGroup) {
 	from := remoteAddr(conn)
-	if !srv.admitConnection(from.Addr()) {
+	if !srv.admitConnection(conn, from.Addr()) {
 		_ = conn.Close()
 		return
 	}
@@ -117,26 +118,54 @@ func (srv *Server) accept(ctx context.Context, conn net.Conn, conns *sync.WaitGr
 	})
 }
 
-func (srv *Server) admitConnection(from netip.Addr) bool {
+func (srv *Server) admitConnection(conn net.Conn, from netip.Addr) bool {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.connections >= srv.limits.MaxConnections || srv.logins >= srv.limits.MaxLogins ||
-		srv.loginsFrom[from] >= srv.limits.MaxLoginsPerAddress {
+	if srv.connections >= srv.limits.MaxConnections || len(srv.loginsFrom[from]) >= srv.limits.MaxLoginsPerAddress ||
+		srv.logins >= srv.limits.MaxLogins && !srv.evictLogin(from) {
 		return false
 	}
 	srv.connections++
 	srv.logins++
-	srv.loginsFrom[from]++
+	srv.loginsFrom[from] = append(srv.loginsFrom[from], conn)
 	return true
 }
 
-func (srv *Server) loginEnded(from netip.Addr) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
+// evictLogin makes a place for a login from an address: who has the most open there loses the one that has had
+// the most time. So a flood of connections that never log in keeps nobody else out. srv.mu is held.
+func (srv *Server) evictLogin(from netip.Addr) bool {
+	most := from
+	for a, list := range srv.loginsFrom {
+		if len(list) > len(srv.loginsFrom[most]) {
+			most = a
+		}
+	}
+	if most == from {
+		return false
+	}
+	victim := srv.loginsFrom[most][0]
+	srv.forgetLogin(victim, most)
+	_ = victim.Close() // its login fails by that
+	return true
+}
+
+// forgetLogin counts a login no more, if it has not been evicted. srv.mu is held.
+func (srv *Server) forgetLogin(conn net.Conn, from netip.Addr) {
+	list := srv.loginsFrom[from]
+	i := slices.Index(list, conn)
+	if i < 0 {
+		return
+	}
 	srv.logins--
-	if srv.loginsFrom[from]--; srv.loginsFrom[from] <= 0 {
+	if srv.loginsFrom[from] = slices.Delete(list, i, i+1); len(list) == 1 {
 		delete(srv.loginsFrom, from)
 	}
+}
+
+func (srv *Server) loginEnded(conn net.Conn, from netip.Addr) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.forgetLogin(conn, from)
 }
 
 // serveConn takes a connection from its login to its end.
@@ -145,7 +174,7 @@ func (srv *Server) serveConn(ctx context.Context, conn net.Conn, from netip.Addr
 	stopLogin := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	in := bufio.NewReaderSize(conn, readBuffer)
 	s, err := srv.login(ctx, conn, in, from)
-	srv.loginEnded(from.Addr())
+	srv.loginEnded(conn, from.Addr())
 	stopLogin()
 	if s == nil {
 		srv.logger.Info("iscsi login failed", "from", from, "reason", err)
@@ -174,7 +203,7 @@ func (srv *Server) register(s *session) (old *session, err error) {
 	if len(srv.sessions) >= srv.limits.MaxConnections {
 		return nil, refuse(pdu.LoginOutOfResources, "%d sessions are open", len(srv.sessions))
 	}
-	for {
+	for { // ends: there are more handles than connections
 		srv.lastTSIH++
 		if srv.lastTSIH != 0 && srv.byTSIH[srv.lastTSIH] == nil {
 			break
@@ -188,6 +217,9 @@ func (srv *Server) register(s *session) (old *session, err error) {
 				old = o
 			}
 		}
+	}
+	if n := srv.budget.sessions(s.owner()); old == nil && n >= srv.limits.MaxSessionsPerHost {
+		return nil, refuse(pdu.LoginOutOfResources, "%s has %d sessions, as many as one host may have", s.owner(), n)
 	}
 	srv.lastID++
 	s.info.ID, s.info.TSIH = srv.lastID, srv.lastTSIH

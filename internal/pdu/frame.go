@@ -114,6 +114,11 @@ func (r *Reader) ReadHeader(b *BHS) (ahs []byte, err error) {
 	if _, err := io.ReadFull(r.src, b[:]); err != nil {
 		return nil, err
 	}
+	if !r.Digests.Header { // else damage is told from a breach first
+		if err := r.fits(b); err != nil {
+			return nil, err
+		}
+	}
 	n := b.AHSLength()
 	if n > r.MaxAHS {
 		return nil, fmt.Errorf("%w: %s with %d bytes of additional headers, %d allowed", ErrTooLong, b.Opcode(), n, r.MaxAHS)
@@ -136,10 +141,15 @@ func (r *Reader) ReadHeader(b *BHS) (ahs []byte, err error) {
 			return nil, ErrHeaderDigest
 		}
 	}
+	return ahs, r.fits(b)
+}
+
+// fits checks the length of the data.
+func (r *Reader) fits(b *BHS) error {
 	if b.DataLength() > r.MaxData {
-		return nil, fmt.Errorf("%w: %s with %d bytes of data, %d allowed", ErrTooLong, b.Opcode(), b.DataLength(), r.MaxData)
+		return fmt.Errorf("%w: %s with %d bytes of data, %d allowed", ErrTooLong, b.Opcode(), b.DataLength(), r.MaxData)
 	}
-	return ahs, nil
+	return nil
 }
 
 // ReadData reads the data segment, whose length is len(dst), its padding and digest.
