@@ -71,7 +71,7 @@ type Admission struct {
 }
 
 // LogicalUnit is the device server that a session's commands go to; *scsi.LU is one.
-// It must be comparable: sessions whose LogicalUnit is equal share their task set.
+// It must be comparable: a reset is for all sessions whose LogicalUnit is equal.
 type LogicalUnit interface {
 	// OpenNexus begins the I_T nexus of one session.
 	OpenNexus(initiatorPort string) *scsi.Nexus
@@ -81,8 +81,6 @@ type LogicalUnit interface {
 	Execute(ctx context.Context, t *scsi.Task) scsi.Result
 	// Reset follows LOGICAL UNIT RESET and TARGET WARM RESET, once all commands are gone.
 	Reset(cause scsi.ResetCause, by *scsi.Nexus)
-	// ClearedByAnother follows a CLEAR TASK SET that aborted other nexuses' commands.
-	ClearedByAnother(by *scsi.Nexus)
 }
 
 // SessionInfo describes one session.

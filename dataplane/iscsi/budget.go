@@ -219,11 +219,11 @@ func (s *session) lineUp() {
 
 // takeFirst takes n bytes for data that the initiator sends unasked. If there is no room the reader waits, and the
 // initiator finds that its connection takes no more, until there is. That must not be as long as another
-// command can't end before the reader has got its data: then there simply is no room. s.mu is held, but not while waiting.
+// command can't end before the reader has got its data, or before this one, which may be the head of the queue: then there simply is no room. s.mu is held, but not while waiting.
 func (s *session) takeFirst(c *command, n int) (room, bool) {
 	for {
 		r, ok := s.take(n, true)
-		if ok || s.dying || s.stopping.Load() || c != nil && c.aborted || s.owed(c) {
+		if ok || s.dying || s.stopping.Load() || c != nil && c.aborted || s.owed(c) || len(s.set.dormant) > 0 {
 			return r, ok
 		}
 		s.paused.Store(true)

@@ -21,17 +21,20 @@ type command struct {
 	readLen  uint32        // that of the read
 	write    bool
 	numbered bool // not immediate: it holds a place in the command window
+	attr     uint8
+	dormant  bool // not to be executed yet, see taskSet
 
 	buf    *buffer // data-out
 	got    uint32  // how much of it is there, in order
 	room   room    // what it holds of the buffer budget
 	dataSN uint32  // next in the unsolicited burst
 
-	phase   phase
-	filling bool // the reader has it just now: only the reader may end it
-	roomy   bool // there is room for all of its data
-	aborted bool
-	waits   []*barrier
+	phase    phase
+	filling  bool // the reader has it just now: only the reader may end it
+	admitted bool // a write that has room for what comes unasked
+	roomy    bool // there is room for all of its data
+	aborted  bool
+	waits    []*barrier
 
 	// Solicited data: r2ts are those open, in the order in which they must be answered.
 	solicited uint32 // data up to here has been asked for
@@ -50,6 +53,7 @@ const (
 	phaseUnsolicited phase = iota // unsolicited data is still to come
 	phaseSolicited                // waiting for room, or for solicited data
 	phaseWaiting                  // a read that waits for room
+	phaseDormant                  // all data is there, but its turn has not come; see taskSet
 	phaseQueued
 	phaseRunning
 )
@@ -75,6 +79,13 @@ func (s *session) scsiCommand(b *pdu.BHS, ahs []byte, whole *pdu.PDU) error {
 		return err
 	}
 	n := b.DataLength()
+	if !supported(h.Attr) {
+		s.complete(c, invalidAttribute())
+		if whole == nil {
+			return s.reader.Discard(n)
+		}
+		return nil
+	}
 	if h.Write && h.ExpectedLength > 0 {
 		return s.beginWrite(c, &h, b, n, whole)
 	}
@@ -111,7 +122,7 @@ func (s *session) judge(h *pdu.SCSICommand, n int) uint8 {
 func (s *session) newCommand(h *pdu.SCSICommand, ahs []byte) (*command, error) {
 	c := s.srv.commands.get()
 	*c = command{ctx: &taskContext{}, cdb: h.CDB, itt: h.ITT, expected: h.ExpectedLength, write: h.Write, filling: true,
-		numbered: !h.Immediate, r2ts: c.r2ts[:0], waits: c.waits[:0]}
+		attr: h.Attr, numbered: !h.Immediate, r2ts: c.r2ts[:0], waits: c.waits[:0]}
 	c.task = scsi.Task{Nexus: s.nexus, LUN: h.LUN, CDB: c.cdb[:], Tag: h.ITT}
 	if h.Read && !h.Write {
 		c.readLen = h.ExpectedLength
@@ -128,6 +139,9 @@ func (s *session) newCommand(h *pdu.SCSICommand, ahs []byte) (*command, error) {
 		return nil, errKilled
 	}
 	s.tasks[c.itt] = c
+	if c.attr > pdu.AttrSimple || !s.set.empty() {
+		s.join(c)
+	}
 	c.began = s.meter.Begin()
 	if !c.numbered {
 		s.immediates++
@@ -190,8 +204,8 @@ func (s *session) admitWrite(c *command, h *pdu.SCSICommand) (refused *scsi.Resu
 		return &r, 0
 	}
 	whole := int(h.ExpectedLength)
-	if h.ExpectedLength > s.params.FirstBurstLength && s.reserve(c, whole) {
-		c.roomy = true
+	if h.ExpectedLength > s.params.FirstBurstLength && !c.dormant && s.reserve(c, whole) {
+		c.roomy, c.admitted = true, true
 		return nil, whole
 	}
 	// Until there is room for all of a long one, its first burst is all that can come.
@@ -199,8 +213,8 @@ func (s *session) admitWrite(c *command, h *pdu.SCSICommand) (refused *scsi.Resu
 	if !ok {
 		return &scsi.Result{Status: cdb.StatusTaskSetFull}, 0
 	}
-	c.room = r
-	if c.roomy = h.ExpectedLength <= s.params.FirstBurstLength; !c.roomy {
+	c.room, c.admitted = r, true
+	if c.roomy = h.ExpectedLength <= s.params.FirstBurstLength; !c.roomy && !c.dormant {
 		s.waiting = append(s.waiting, c)
 		s.lineUp()
 	}
@@ -234,6 +248,10 @@ func (s *session) afterFill(c *command, n uint32, final, solicited bool) (asked 
 		}
 	case final:
 		c.phase, c.solicited = phaseSolicited, c.got
+	}
+	if final && c.dormant && c.got == c.expected {
+		c.phase = phaseDormant
+		return false, nil
 	}
 	return final && s.proceed(c), nil
 }

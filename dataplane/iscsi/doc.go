@@ -23,6 +23,8 @@
 // the answer; whoever queues an answer while nobody is sending sends all that is queued with one
 // vectored write. A command is answered and leaves the task set in one step under the
 // session's lock; so an abort finds it either unanswered, and then it never is, or gone.
+// Each session has a task set of its own, in which ORDERED commands wait for those before them and the
+// HEAD OF QUEUE goes first; SIMPLE ones alone pay nothing for that (see taskSet).
 // Task management functions are answered when the last command that they affect has
 // been resolved. A command is counted by package meter where it enters the task set and where it is
 // answered or dropped from it.

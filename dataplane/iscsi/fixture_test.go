@@ -35,7 +35,6 @@ type memoryLU struct {
 	running int
 	most    int // the most commands seen running at a time
 	resets  []scsi.ResetCause
-	cleared int
 	opened  []string
 	nexuses int
 }
@@ -58,12 +57,6 @@ func (m *memoryLU) Reset(cause scsi.ResetCause, _ *scsi.Nexus) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.resets = append(m.resets, cause)
-}
-
-func (m *memoryLU) ClearedByAnother(*scsi.Nexus) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.cleared++
 }
 
 func (m *memoryLU) Execute(ctx context.Context, t *scsi.Task) scsi.Result {

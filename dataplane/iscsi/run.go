@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/sandbar-san/sandbar/dataplane/scsi"
@@ -39,6 +40,16 @@ func (f *fifo) push(c *command) {
 		f.head = 0
 	}
 	f.list = append(f.list, c)
+}
+
+// pushFront makes c the next.
+func (f *fifo) pushFront(c *command) {
+	if f.head > 0 {
+		f.head--
+		f.list[f.head] = c
+		return
+	}
+	f.list = slices.Insert(f.list, 0, c)
 }
 
 func (f *fifo) pop() *command {
@@ -132,6 +143,8 @@ func (s *session) admitRead(c *command) (gone []*barrier) {
 	switch n := c.task.DataInLimit; {
 	case c.aborted:
 		return s.resolve(c)
+	case c.dormant:
+		c.phase = phaseDormant
 	case n == 0 || s.reserve(c, n):
 		s.enqueue(c)
 	default:
@@ -148,7 +161,11 @@ func (s *session) enqueue(c *command) {
 	if c.buf != nil {
 		c.task.DataOut = c.buf.b[:c.expected]
 	}
-	s.runQueue.push(c)
+	if c.attr == pdu.AttrHeadOfQueue {
+		s.runQueue.pushFront(c)
+	} else {
+		s.runQueue.push(c)
+	}
 	switch {
 	case s.idle > 0:
 		s.work.Signal()
@@ -258,6 +275,9 @@ func (s *session) conclude(c *command, r *scsi.Result) []*barrier {
 // told by announce when s.mu has been let go. s.mu is held.
 func (s *session) resolve(c *command) []*barrier {
 	delete(s.tasks, c.itt)
+	if c.attr > pdu.AttrSimple || !s.set.empty() {
+		s.part(c)
+	}
 	if c.aborted {
 		s.meter.Aborted()
 	}

@@ -74,6 +74,7 @@ type session struct {
 	immediates int
 	functions  int
 	runQueue   fifo
+	set        taskSet
 	waiting    []*command // for room in the buffer budget
 	own        int        // what is left of its own share of the budget
 	held       room       // what it has of what all share

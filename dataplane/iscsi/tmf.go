@@ -184,15 +184,15 @@ func (s *session) abortTask(h *pdu.TaskRequest) error {
 	return nil
 }
 
-// abortSets carries out the functions that affect many commands. ABORT TASK SET is about this
-// session's; the others about those of all sessions with the logical unit, whose task
-// set they share.
+// abortSets carries out the functions that affect many commands. ABORT TASK SET and CLEAR TASK SET are
+// about this session's, since each session has a task set of its own; resets about those of all
+// sessions with the logical unit.
 func (s *session) abortSets(h *pdu.TaskRequest) {
 	affected := []*session{s}
-	if h.Function != pdu.TaskAbortSet {
+	reset := h.Function == pdu.TaskLUReset || h.Function == pdu.TaskTargetWarmReset
+	if reset {
 		affected = s.srv.sharing(s.lu)
 	}
-	var others atomic.Bool
 	b := &barrier{then: func() {
 		// What the function does to the logical unit must happen even if this session ends. A reset
 		// is told to every nexus, the one that asked for it too (SAM-5 §6.3.3).
@@ -201,20 +201,13 @@ func (s *session) abortSets(h *pdu.TaskRequest) {
 			s.lu.Reset(scsi.ResetLogicalUnit, nil)
 		case pdu.TaskTargetWarmReset:
 			s.lu.Reset(scsi.ResetTarget, nil)
-		case pdu.TaskClearSet:
-			if others.Load() {
-				s.lu.ClearedByAnother(s.nexus)
-			}
 		}
 		s.post(func() { s.functionEnds(h, pdu.TaskComplete) })
 	}}
 	b.pending.Store(1)
 	for _, other := range affected {
 		gone := other.abort(func(c *command) bool {
-			if other != s {
-				others.Store(true)
-			}
-			return h.Function != pdu.TaskAbortSet || c.task.LUN == h.LUN
+			return reset || c.task.LUN == h.LUN
 		}, b)
 		// What another session may have to send now is for a goroutine of its own.
 		if other == s {

@@ -185,12 +185,12 @@ func TestUnitAttentions(t *testing.T) {
 
 	r.lu.Grown()
 	r.lu.Grown()
-	r.lu.ClearedByAnother(r.nexus)
+	r.lu.attention(cdb.ASCReservationsReleased, r.nexus)
 	want(t, "grown", on(second, cdb.TestUnitReady()), cdb.KeyUnitAttention, cdb.ASCCapacityChanged)
-	want(t, "cleared", on(second, cdb.TestUnitReady()), cdb.KeyUnitAttention, cdb.ASCCommandsClearedByAnother)
+	want(t, "released", on(second, cdb.TestUnitReady()), cdb.KeyUnitAttention, cdb.ASCReservationsReleased)
 	want(t, "all told", on(second, cdb.TestUnitReady()), 0, 0)
-	want(t, "the one that cleared", on(r.nexus, cdb.TestUnitReady()), cdb.KeyUnitAttention, cdb.ASCCapacityChanged)
-	want(t, "the one that cleared, all told", on(r.nexus, cdb.TestUnitReady()), 0, 0)
+	want(t, "the one that released", on(r.nexus, cdb.TestUnitReady()), cdb.KeyUnitAttention, cdb.ASCCapacityChanged)
+	want(t, "the one that released, all told", on(r.nexus, cdb.TestUnitReady()), 0, 0)
 
 	// third still has two waiting, which the reset replaces.
 	r.lu.Reset(ResetLogicalUnit, r.nexus)

@@ -41,7 +41,8 @@ func TestGoldenAnswers(t *testing.T) {
 	}{
 		{"standard INQUIRY", 512, cdb.Inquiry(255),
 			"00 00 06 12 45 00 00 02 'SANDBAR ' 'VOLUME          ' '0001'" + zeros(22) + "00a0 0460 04c0 0960" + zeros(8)},
-		{"VPD 00", 512, cdb.InquiryVPD(0x00, 255), "00 00 0006 00 80 83 b0 b1 b2"},
+		{"VPD 00", 512, cdb.InquiryVPD(0x00, 255), "00 00 0007 00 80 83 86 b0 b1 b2"},
+		{"VPD 86", 512, cdb.InquiryVPD(0x86, 255), "00 86 003c 00 07 01" + zeros(57)},
 		{"VPD 80", 512, cdb.InquiryVPD(0x80, 255), "00 80 0020 '5f0c2f5e7a9b4f0e9a530d1f8c1f6a01'"},
 		{"VPD 83", 512, cdb.InquiryVPD(0x83, 1024), "00 83 00ec" +
 			"01030010" + naa + testNAA +
@@ -90,7 +91,7 @@ func TestGoldenAnswers(t *testing.T) {
 // bindings, /dev/disk/by-id), so it may never change.
 const testNAA = "5682ec36a2b09b8571680ced9"
 
-const goldenPages = "08 12 04" + "0000000000000000000000000000000000" + "0a 0a 02 10 00 00 00 00 ffff 0000" + "1c 0a 08 000000000000000000"
+const goldenPages = "08 12 04" + "0000000000000000000000000000000000" + "0a 0a 22 10 00 00 00 00 ffff 0000" + "1c 0a 08 000000000000000000"
 
 // TestTrimming walks the allocation length and the expected data transfer length over
 // an answer: what comes is always its beginning.

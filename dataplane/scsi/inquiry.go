@@ -63,12 +63,15 @@ func (lu *LU) vpd(page, peripheral byte) (body []byte, ok bool) {
 	}
 	switch page {
 	case cdb.VPDSupportedPages:
-		return []byte{cdb.VPDSupportedPages, cdb.VPDSerialNumber, cdb.VPDDeviceIdentification,
+		return []byte{cdb.VPDSupportedPages, cdb.VPDSerialNumber, cdb.VPDDeviceIdentification, cdb.VPDExtendedInquiry,
 			cdb.VPDBlockLimits, cdb.VPDBlockCharacteristics, cdb.VPDProvisioning}, true
 	case cdb.VPDSerialNumber:
 		return []byte(strings.ReplaceAll(string(lu.cfg.ID), "-", "")), true
 	case cdb.VPDDeviceIdentification:
 		return lu.designators(), true
+	case cdb.VPDExtendedInquiry:
+		// SIMPLE, ORDERED and HEAD OF QUEUE task attributes, and a volatile cache (SPC-4 §7.8.7).
+		return append([]byte{0, 0x07, 0x01}, make([]byte, 57)...), true
 	case cdb.VPDBlockLimits:
 		return lu.limits.Encode(), true
 	case cdb.VPDBlockCharacteristics:

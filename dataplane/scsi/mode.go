@@ -14,8 +14,9 @@ func modePages() []api.ModePage {
 	return []api.ModePage{
 		// Caching: WCE, a volatile write cache that SYNCHRONIZE CACHE and FUA empty (SBC-3 §6.5.4).
 		modePage(cdb.PageCaching, 18, map[int]byte{0: 0x04}),
-		// Control: GLTSD, unrestricted reordering, BUSY TIMEOUT PERIOD unlimited (SPC-4 §7.5.7).
-		modePage(cdb.PageControl, 10, map[int]byte{0: 0x02, 1: 0x10, 6: 0xff, 7: 0xff}),
+		// Control: TST 001b, a task set for each I_T nexus; GLTSD, unrestricted reordering, BUSY TIMEOUT
+		// PERIOD unlimited (SPC-4 §7.5.7).
+		modePage(cdb.PageControl, 10, map[int]byte{0: 0x22, 1: 0x10, 6: 0xff, 7: 0xff}),
 		// Informational exceptions: DEXCPT, none are reported (SPC-4 §7.5.11).
 		modePage(cdb.PageInformationExceptions, 10, map[int]byte{0: 0x08}),
 	}

@@ -124,10 +124,6 @@ func (lu *LU) Reset(cause ResetCause, by *Nexus) {
 	lu.attention(cause.asc(), by)
 }
 
-// ClearedByAnother tells every nexus but by that its commands were aborted by CLEAR
-// TASK SET (2F/00).
-func (lu *LU) ClearedByAnother(by *Nexus) { lu.attention(cdb.ASCCommandsClearedByAnother, by) }
-
 // Grown tells every nexus that the capacity has changed (2A/09). Call it after the
 // Store's SizeBytes did.
 func (lu *LU) Grown() { lu.attention(cdb.ASCCapacityChanged, nil) }

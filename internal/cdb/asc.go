@@ -56,6 +56,7 @@ const (
 	ASCInquiryDataChanged           ASC = 0x3f03
 	ASCReportedLUNsChanged          ASC = 0x3f0e
 	ASCInternalTargetFailure        ASC = 0x4400
+	ASCInvalidMessage               ASC = 0x4900
 	ASCDataPhaseError               ASC = 0x4b00
 	ASCInsufficientResources        ASC = 0x5503
 	ASCInsufficientRegistrations    ASC = 0x5504
@@ -110,6 +111,7 @@ var ascNames = map[ASC]string{
 	ASCInquiryDataChanged:           "INQUIRY DATA HAS CHANGED",
 	ASCReportedLUNsChanged:          "REPORTED LUNS DATA HAS CHANGED",
 	ASCInternalTargetFailure:        "INTERNAL TARGET FAILURE",
+	ASCInvalidMessage:               "INVALID MESSAGE ERROR",
 	ASCDataPhaseError:               "DATA PHASE ERROR",
 	ASCInsufficientResources:        "INSUFFICIENT RESOURCES",
 	ASCInsufficientRegistrations:    "INSUFFICIENT REGISTRATION RESOURCES",

@@ -66,6 +66,7 @@ const (
 	VPDSupportedPages       byte = 0x00
 	VPDSerialNumber         byte = 0x80
 	VPDDeviceIdentification byte = 0x83
+	VPDExtendedInquiry      byte = 0x86
 	VPDBlockLimits          byte = 0xb0
 	VPDBlockCharacteristics byte = 0xb1
 	VPDProvisioning         byte = 0xb2
