@@ -51,9 +51,9 @@ func TestHostBoundNeverReachesOthers(t *testing.T) {
 			if !concerned || o.Target != host {
 				t.Fatalf("%v did %s on %+v", p, action, o)
 			}
-		case ActionVolumeDelete:
+		case ActionVolumeDelete, ActionVolumeGrow:
 			if !concerned || slices.ContainsFunc(o.Assigned, func(h san.HostID) bool { return h != host }) {
-				t.Fatalf("%v deleted %+v", p, o)
+				t.Fatalf("%v did %s on %+v", p, action, o)
 			}
 		default:
 			t.Fatalf("%v did %s", p, action)
