@@ -65,8 +65,8 @@ race: deps ## Run the packages' tests under the race detector, long schedules cu
 	$(GO) test -tags $(TAGS) -race -short -timeout 20m $$list
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME (30s), as many at a time as there are cores.
-	TAGS=$(TAGS) .ci/fuzz.sh $(FUZZTIME)
+fuzz: ## Run every fuzz target (or FUZZ=regexp) for FUZZTIME (30s), as many at a time as there are cores.
+	TAGS=$(TAGS) FUZZ='$(FUZZ)' .ci/fuzz.sh $(FUZZTIME)
 
 .PHONY: test-kernel
 test-kernel: build ## Let the Linux kernel's initiator, in a VM, use a volume (root; minutes).
@@ -81,6 +81,11 @@ conformance: build ## Run libiscsi's iscsi-test-cu, test by test, against a runn
 .PHONY: abuse
 abuse: build ## Attack a running unit from outside; its answers, memory and neighbours must hold.
 	$(GO) run -tags $(TAGS) ./chaos/abuse/run
+	$(GO) run -tags $(TAGS) ./chaos/abuse/run -scale
+
+.PHONY: scale
+scale: build ## Measure one unit with 1,000 targets and 500 sessions: memory and login times (part of abuse).
+	$(GO) run -tags $(TAGS) ./chaos/abuse/run -scale
 
 .PHONY: bench-stations
 bench-stations: build ## Measure stations beside etcd. BENCH_JSON=FILE keeps the figures.

@@ -271,10 +271,24 @@ func wishes() pdu.Wishes {
 	return w
 }
 
-// login takes a connection into full feature phase.
+// login takes a connection into full feature phase and past what the first command is told.
 func (c *client) login(w pdu.Wishes) *client {
+	c.logIn(w)
+	c.ready()
+	return c
+}
+
+// ready sends a nexus's first command, which is told that the nexus is new (SAM-5 §5.14): no case wants to hear that.
+func (c *client) ready() {
+	h := c.command([16]byte{}, 0)
+	c.send(h, nil)
+	c.result(h)
+}
+
+// logIn does the login alone.
+func (c *client) logIn(w pdu.Wishes) {
 	if c.err != nil {
-		return c
+		return
 	}
 	if resp := c.authenticate(c.secret); c.err == nil && resp.Status != 0 {
 		c.failf("login: %s", resp.Status)
@@ -283,7 +297,7 @@ func (c *client) login(w pdu.Wishes) *client {
 	resp, got := c.step(true, 1, 3, neg.Offer()...)
 	if c.err != nil || resp.Status != 0 || !resp.Transit {
 		c.failf("login: %s", resp.Status)
-		return c
+		return
 	}
 	_, err := neg.Receive(got)
 	c.note(err)
@@ -291,11 +305,6 @@ func (c *client) login(w pdu.Wishes) *client {
 	c.d = pdu.Digests{Header: c.params.HeaderDigest, Data: c.params.DataDigest}
 	c.r.Digests = c.d
 	c.patient()
-	// The first command of a nexus is told that it is new (SAM-5 §5.14), which no case wants to hear.
-	ready := c.command([16]byte{}, 0)
-	c.send(ready, nil)
-	c.result(ready)
-	return c
 }
 
 // command makes a SCSI command with the next numbers.

@@ -1,4 +1,5 @@
-// Command run starts a lab of real processes, attacks its unit with package abuse, and closes with "N passed, N failed".
+// Command run starts a lab of real processes, attacks its unit with package abuse, and closes with "N passed, N failed"; with
+// -scale it measures a unit that has much to carry instead.
 package main
 
 import (
@@ -31,6 +32,7 @@ func run(ctx context.Context) (err error) {
 	bin := flag.String("bin", "bin/sandbar", "the program")
 	only := flag.String("run", "", "only cases whose name matches this regular expression")
 	flag.BoolVar(&o.Short, "short", false, "leave out what takes long")
+	scale := flag.Bool("scale", false, "instead, measure one unit with 1,000 targets and 500 sessions")
 	flag.Parse()
 	if o.Only, err = regexp.Compile(*only); err != nil {
 		return fmt.Errorf("-run: %w", err)
@@ -39,11 +41,18 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	l, err := lab.Start(ctx, program, abuse.LabArgs()...)
+	args := abuse.LabArgs()
+	if *scale {
+		args = abuse.ScaleLabArgs()
+	}
+	l, err := lab.Start(ctx, program, args...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	if *scale {
+		return abuse.Scale(ctx, l, os.Stdout)
+	}
 	sum, err := abuse.Run(ctx, l, os.Stdout, o)
 	if err != nil {
 		return err
