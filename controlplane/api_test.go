@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -414,6 +415,59 @@ func testPages(t *testing.T, c *cluster) {
 	wantErr(t, err, san.KindInvalid, "page_size")
 	for _, n := range names {
 		remove(t, cl, n)
+	}
+	testOtherPages(t, c)
+}
+
+// testOtherPages: units, hosts and tokens come in pages too, with the same rows as all at once.
+func testOtherPages(t *testing.T, c *cluster) {
+	cl := c.admin()
+	for _, kind := range []struct {
+		name string
+		list func(size uint32, token string) (ids []string, next string, err error)
+	}{
+		{"units", func(size uint32, token string) (ids []string, next string, err error) {
+			out, err := once(units(cl).ListUnits, &pb.ListUnitsRequest{PageSize: size, PageToken: token})
+			for _, r := range out.GetUnits() {
+				ids = append(ids, r.Id)
+			}
+			return ids, out.GetNextPageToken(), err
+		}},
+		{"hosts", func(size uint32, token string) (ids []string, next string, err error) {
+			out, err := once(hosts(cl).ListHosts, &pb.ListHostsRequest{PageSize: size, PageToken: token})
+			for _, r := range out.GetHosts() {
+				ids = append(ids, r.Id)
+			}
+			return ids, out.GetNextPageToken(), err
+		}},
+		{"tokens", func(size uint32, token string) (ids []string, next string, err error) {
+			out, err := once(tokens(cl).ListTokens, &pb.ListTokensRequest{PageSize: size, PageToken: token})
+			for _, r := range out.GetTokens() {
+				ids = append(ids, fmt.Sprintf("%v %s", r.Join, r.Id))
+			}
+			return ids, out.GetNextPageToken(), err
+		}},
+	} {
+		all, next, err := kind.list(0, "")
+		if err != nil || next != "" || len(all) == 0 {
+			t.Fatalf("all %s: %v, %q, %v", kind.name, all, next, err)
+		}
+		var paged []string
+		for token := ""; ; {
+			page, next, err := kind.list(1, token)
+			if err != nil || len(page) != 1 {
+				t.Fatalf("a page of %s: %v, %v", kind.name, page, err)
+			}
+			paged = append(paged, page...)
+			if token = next; token == "" {
+				break
+			}
+		}
+		if !slices.Equal(all, paged) {
+			t.Errorf("%s: pages have %v, all at once %v", kind.name, paged, all)
+		}
+		_, _, err = kind.list(1001, "")
+		wantErr(t, err, san.KindInvalid, "page_size")
 	}
 }
 

@@ -62,16 +62,17 @@ func (s *Server) GetHost(ctx context.Context, req *connect.Request[pb.GetHostReq
 func (s *Server) ListHosts(ctx context.Context, req *connect.Request[pb.ListHostsRequest]) (*connect.Response[pb.ListHostsResponse], error) {
 	return read(ctx, &s.router, req, req.Msg.Stale, func(ctx context.Context, ep string, r *connect.Request[pb.ListHostsRequest]) (*connect.Response[pb.ListHostsResponse], error) {
 		return s.peers.Client().Hosts(ep).ListHosts(ctx, r)
-	}, func(_ context.Context, c Caller, v fsm.View, _ *pb.ListHostsRequest) (*pb.ListHostsResponse, error) {
+	}, func(_ context.Context, c Caller, v fsm.View, m *pb.ListHostsRequest) (*pb.ListHostsResponse, error) {
 		out := &pb.ListHostsResponse{}
 		if err := access.Authorize(c.Principal, access.ActionRead, hostObject(string(c.OwnerHost()))); err != nil {
 			return nil, err
 		}
-		for _, row := range v.Hosts() {
-			if access.Authorize(c.Principal, access.ActionRead, hostObject(string(row.ID))) == nil {
-				out.Hosts = append(out.Hosts, wire.Host(row))
+		out.Hosts, out.NextPageToken = pageOf(v.Hosts(), m.PageSize, m.PageToken, func(row *fsm.Host) string { return string(row.ID) }, func(row *fsm.Host) *pb.Host {
+			if access.Authorize(c.Principal, access.ActionRead, hostObject(string(row.ID))) != nil {
+				return nil
 			}
-		}
+			return wire.Host(row)
+		})
 		return out, nil
 	})
 }

@@ -113,19 +113,33 @@ func (s *Server) createJoinToken(ctx context.Context, c Caller, m *pb.CreateJoin
 func (s *Server) ListTokens(ctx context.Context, req *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensResponse], error) {
 	return read(ctx, &s.router, req, false, func(ctx context.Context, ep string, r *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensResponse], error) {
 		return s.peers.Client().Tokens(ep).ListTokens(ctx, r)
-	}, func(_ context.Context, c Caller, v fsm.View, _ *pb.ListTokensRequest) (*pb.ListTokensResponse, error) {
+	}, func(_ context.Context, c Caller, v fsm.View, m *pb.ListTokensRequest) (*pb.ListTokensResponse, error) {
 		if err := access.Authorize(c.Principal, access.ActionTokenWrite, tokenObject("")); err != nil {
 			return nil, err
 		}
 		out := &pb.ListTokensResponse{}
-		for _, t := range v.Tokens() {
-			out.Tokens = append(out.Tokens, wire.Token(t))
-		}
-		for _, t := range v.JoinTokens() {
-			out.Tokens = append(out.Tokens, wire.JoinToken(t))
-		}
+		out.Tokens, out.NextPageToken = pageOf(allTokens(v), m.PageSize, m.PageToken, tokenKey, func(t *pb.Token) *pb.Token { return t })
 		return out, nil
 	})
+}
+
+// allTokens are the operator tokens and then the join tokens, each by id: the order of tokenKey.
+func allTokens(v fsm.View) []*pb.Token {
+	var out []*pb.Token
+	for _, t := range v.Tokens() {
+		out = append(out, wire.Token(t))
+	}
+	for _, t := range v.JoinTokens() {
+		out = append(out, wire.JoinToken(t))
+	}
+	return out
+}
+
+func tokenKey(t *pb.Token) string {
+	if t.Join {
+		return "join/" + t.Id
+	}
+	return "/" + t.Id
 }
 
 // DeleteToken implements TokenService.

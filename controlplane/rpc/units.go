@@ -36,14 +36,13 @@ func (s *Server) GetUnit(ctx context.Context, req *connect.Request[pb.GetUnitReq
 func (s *Server) ListUnits(ctx context.Context, req *connect.Request[pb.ListUnitsRequest]) (*connect.Response[pb.ListUnitsResponse], error) {
 	return read(ctx, &s.router, req, req.Msg.Stale, func(ctx context.Context, ep string, r *connect.Request[pb.ListUnitsRequest]) (*connect.Response[pb.ListUnitsResponse], error) {
 		return s.peers.Client().Units(ep).ListUnits(ctx, r)
-	}, func(_ context.Context, c Caller, v fsm.View, _ *pb.ListUnitsRequest) (*pb.ListUnitsResponse, error) {
+	}, func(_ context.Context, c Caller, v fsm.View, m *pb.ListUnitsRequest) (*pb.ListUnitsResponse, error) {
 		if err := access.Authorize(c.Principal, access.ActionRead, unitObject("")); err != nil {
 			return nil, err
 		}
 		out := &pb.ListUnitsResponse{}
-		for _, row := range v.Units() {
-			out.Units = append(out.Units, wire.Unit(v, row))
-		}
+		out.Units, out.NextPageToken = pageOf(v.Units(), m.PageSize, m.PageToken, func(row *fsm.Unit) string { return string(row.ID) },
+			func(row *fsm.Unit) *pb.Unit { return wire.Unit(v, row) })
 		return out, nil
 	})
 }

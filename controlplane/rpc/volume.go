@@ -23,11 +23,6 @@ const (
 	// placeTries bounds how often a placement that lost a race for room is planned anew. Each time it
 	// lost, another volume won: so many creations at once are more than the stations carry.
 	placeTries = 1024
-	// defaultPage is how many volumes a page has unless asked otherwise.
-	defaultPage = 500
-	// pageBytes ends a page early, so that it stays below what clients accept however many labels,
-	// slices and assignments its volumes have.
-	pageBytes = 4 << 20
 )
 
 // volumeObject is what access judges of a volume: whose it is.
@@ -200,10 +195,6 @@ func (s *Server) listVolumes(_ context.Context, c Caller, v fsm.View, m *pb.List
 	if err := mayList(c); err != nil {
 		return nil, err
 	}
-	size := int(m.PageSize)
-	if size == 0 {
-		size = defaultPage
-	}
 	rows := v.Volumes()
 	if m.HostId != "" {
 		rows = rows[:0:0]
@@ -215,19 +206,12 @@ func (s *Server) listVolumes(_ context.Context, c Caller, v fsm.View, m *pb.List
 	}
 	slices.SortFunc(rows, func(a, b *fsm.Volume) int { return strings.Compare(a.Name, b.Name) })
 	out := &pb.ListVolumesResponse{}
-	bytes := 0
-	for _, row := range rows {
-		if row.Name <= m.PageToken && m.PageToken != "" || access.Authorize(c.Principal, access.ActionRead, volumeObject(v, row)) != nil {
-			continue
+	out.Volumes, out.NextPageToken = pageOf(rows, m.PageSize, m.PageToken, func(row *fsm.Volume) string { return row.Name }, func(row *fsm.Volume) *pb.Volume {
+		if access.Authorize(c.Principal, access.ActionRead, volumeObject(v, row)) != nil {
+			return nil
 		}
-		if n := len(out.Volumes); n == size || bytes > pageBytes {
-			out.NextPageToken = out.Volumes[n-1].Name
-			break
-		}
-		vol := wire.Volume(v, row)
-		bytes += proto.Size(vol)
-		out.Volumes = append(out.Volumes, vol)
-	}
+		return wire.Volume(v, row)
+	})
 	return out, nil
 }
 

@@ -454,10 +454,13 @@ func (x *GetUnitResponse) GetUnit() *Unit {
 	return nil
 }
 
-// ListUnitsRequest asks for all.
+// ListUnitsRequest asks for a page.
 type ListUnitsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stale         bool                   `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Stale bool                   `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
+	// At most this many; 0 means 500, 1000 is the most.
+	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,10 +502,26 @@ func (x *ListUnitsRequest) GetStale() bool {
 	return false
 }
 
-// ListUnitsResponse has them.
+func (x *ListUnitsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListUnitsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListUnitsResponse is a page.
 type ListUnitsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Units         []*Unit                `protobuf:"bytes,1,rep,name=units,proto3" json:"units,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Units []*Unit                `protobuf:"bytes,1,rep,name=units,proto3" json:"units,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -542,6 +561,13 @@ func (x *ListUnitsResponse) GetUnits() []*Unit {
 		return x.Units
 	}
 	return nil
+}
+
+func (x *ListUnitsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // ApproveUnitRequest names a pending unit.
@@ -984,11 +1010,15 @@ const file_sandbar_v1_unit_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05stale\x18\x02 \x01(\bR\x05stale\"7\n" +
 	"\x0fGetUnitResponse\x12$\n" +
-	"\x04unit\x18\x01 \x01(\v2\x10.sandbar.v1.UnitR\x04unit\"(\n" +
+	"\x04unit\x18\x01 \x01(\v2\x10.sandbar.v1.UnitR\x04unit\"x\n" +
 	"\x10ListUnitsRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\";\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\x12%\n" +
+	"\tpage_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"c\n" +
 	"\x11ListUnitsResponse\x12&\n" +
-	"\x05units\x18\x01 \x03(\v2\x10.sandbar.v1.UnitR\x05units\"L\n" +
+	"\x05units\x18\x01 \x03(\v2\x10.sandbar.v1.UnitR\x05units\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"L\n" +
 	"\x12ApproveUnitRequest\x12&\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x12\x0e\n" +

@@ -11,6 +11,14 @@ import (
 	"github.com/sandbar-san/sandbar/san"
 )
 
+// onePage is the first row, or the second with the token that came with the first.
+func onePage[R any](token string, first, second R) (page []R, next string) {
+	if token == "" {
+		return []R{first}, "2"
+	}
+	return []R{second}, ""
+}
+
 type fakeUnits struct {
 	sandbarv1connect.UnimplementedUnitServiceHandler
 	f *fakeCluster
@@ -36,8 +44,9 @@ func (u fakeUnits) GetUnit(_ context.Context, r *connect.Request[pb.GetUnitReque
 	return connect.NewResponse(&pb.GetUnitResponse{Unit: row}), err
 }
 
-func (u fakeUnits) ListUnits(context.Context, *connect.Request[pb.ListUnitsRequest]) (*connect.Response[pb.ListUnitsResponse], error) {
-	return connect.NewResponse(&pb.ListUnitsResponse{Units: []*pb.Unit{fakeUnit(), {Id: "u2", State: "Pending"}}}), nil
+func (u fakeUnits) ListUnits(_ context.Context, r *connect.Request[pb.ListUnitsRequest]) (*connect.Response[pb.ListUnitsResponse], error) {
+	page, next := onePage(r.Msg.PageToken, fakeUnit(), &pb.Unit{Id: "u2", State: "Pending"})
+	return connect.NewResponse(&pb.ListUnitsResponse{Units: page, NextPageToken: next}), nil
 }
 
 func (u fakeUnits) ApproveUnit(_ context.Context, r *connect.Request[pb.ApproveUnitRequest]) (*connect.Response[pb.ApproveUnitResponse], error) {
@@ -72,8 +81,9 @@ func (h fakeHosts) AddHost(_ context.Context, r *connect.Request[pb.AddHostReque
 	return connect.NewResponse(&pb.AddHostResponse{Host: &pb.Host{Id: r.Msg.Id, State: "Registered", Initiators: r.Msg.Initiators, AllowFrom: r.Msg.AllowFrom, StateAt: testTime}}), nil
 }
 
-func (h fakeHosts) ListHosts(context.Context, *connect.Request[pb.ListHostsRequest]) (*connect.Response[pb.ListHostsResponse], error) {
-	return connect.NewResponse(&pb.ListHostsResponse{Hosts: []*pb.Host{{Id: "h1", State: "Online", Agent: true, Initiators: []string{"iqn.2004-10.com.example:h1"}}}}), nil
+func (h fakeHosts) ListHosts(_ context.Context, r *connect.Request[pb.ListHostsRequest]) (*connect.Response[pb.ListHostsResponse], error) {
+	page, next := onePage(r.Msg.PageToken, &pb.Host{Id: "h1", State: "Online", Agent: true, Initiators: []string{"iqn.2004-10.com.example:h1"}}, &pb.Host{Id: "h2", State: "Registered"})
+	return connect.NewResponse(&pb.ListHostsResponse{Hosts: page, NextPageToken: next}), nil
 }
 
 func (h fakeHosts) GetHost(_ context.Context, r *connect.Request[pb.GetHostRequest]) (*connect.Response[pb.GetHostResponse], error) {
@@ -135,8 +145,9 @@ func (k fakeTokens) CreateJoinToken(_ context.Context, r *connect.Request[pb.Cre
 	return connect.NewResponse(&pb.CreateJoinTokenResponse{Token: &pb.Token{Id: "cc", Name: r.Msg.Name, Role: r.Msg.Role, Join: true, ExpiresAt: testTime}, Secret: "sbj_cc_dd_ee"}), nil
 }
 
-func (k fakeTokens) ListTokens(context.Context, *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensResponse], error) {
-	return connect.NewResponse(&pb.ListTokensResponse{Tokens: []*pb.Token{{Id: "aa", Name: "admin", Role: "admin"}, {Id: "cc", Name: "j", Role: "unit", Join: true, Uses: 2, ExpiresAt: testTime}}}), nil
+func (k fakeTokens) ListTokens(_ context.Context, r *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.ListTokensResponse], error) {
+	page, next := onePage(r.Msg.PageToken, &pb.Token{Id: "aa", Name: "admin", Role: "admin"}, &pb.Token{Id: "cc", Name: "j", Role: "unit", Join: true, Uses: 2, ExpiresAt: testTime})
+	return connect.NewResponse(&pb.ListTokensResponse{Tokens: page, NextPageToken: next}), nil
 }
 
 func (k fakeTokens) DeleteToken(context.Context, *connect.Request[pb.DeleteTokenRequest]) (*connect.Response[pb.DeleteTokenResponse], error) {

@@ -36,11 +36,16 @@ func (a *App) hostAdd() *cobra.Command {
 
 func (a *App) hostList() *cobra.Command {
 	return a.verb("list", "List all hosts, by id", takes(), func(ctx context.Context, s *session, _ []string) error {
-		resp, err := ask(ctx, s, s.api.Hosts, hostClient.ListHosts, &pb.ListHostsRequest{})
+		all := &pb.ListHostsResponse{}
+		err := eachPage(func(token string) (string, error) {
+			page, err := ask(ctx, s, s.api.Hosts, hostClient.ListHosts, &pb.ListHostsRequest{PageSize: pageSize, PageToken: token})
+			all.Hosts = append(all.Hosts, page.GetHosts()...)
+			return page.GetNextPageToken(), err
+		})
 		if err != nil {
 			return err
 		}
-		return s.out.Print(resp, func(p *output.Page) { drawHosts(p, resp.Hosts) })
+		return s.out.Print(all, func(p *output.Page) { drawHosts(p, all.Hosts) })
 	})
 }
 

@@ -56,11 +56,16 @@ func (s *session) drawSecret(p *output.Page, t *pb.Token, secret string) {
 
 func (a *App) tokenList() *cobra.Command {
 	return a.verb("list", "List operator and join tokens, without their secrets", takes(), func(ctx context.Context, s *session, _ []string) error {
-		resp, err := ask(ctx, s, s.api.Tokens, tokenClient.ListTokens, &pb.ListTokensRequest{})
+		all := &pb.ListTokensResponse{}
+		err := eachPage(func(token string) (string, error) {
+			page, err := ask(ctx, s, s.api.Tokens, tokenClient.ListTokens, &pb.ListTokensRequest{PageSize: pageSize, PageToken: token})
+			all.Tokens = append(all.Tokens, page.GetTokens()...)
+			return page.GetNextPageToken(), err
+		})
 		if err != nil {
 			return err
 		}
-		return s.out.Print(resp, func(p *output.Page) { drawTokens(p, resp.Tokens) })
+		return s.out.Print(all, func(p *output.Page) { drawTokens(p, all.Tokens) })
 	})
 }
 

@@ -20,11 +20,16 @@ func (a *App) unitCommand() *cobra.Command {
 
 func (a *App) unitList() *cobra.Command {
 	return a.verb("list", "List all units, by id", takes(), func(ctx context.Context, s *session, _ []string) error {
-		resp, err := ask(ctx, s, s.api.Units, unitClient.ListUnits, &pb.ListUnitsRequest{})
+		all := &pb.ListUnitsResponse{}
+		err := eachPage(func(token string) (string, error) {
+			page, err := ask(ctx, s, s.api.Units, unitClient.ListUnits, &pb.ListUnitsRequest{PageSize: pageSize, PageToken: token})
+			all.Units = append(all.Units, page.GetUnits()...)
+			return page.GetNextPageToken(), err
+		})
 		if err != nil {
 			return err
 		}
-		return s.out.Print(resp, func(p *output.Page) { drawUnits(p, resp.Units) })
+		return s.out.Print(all, func(p *output.Page) { drawUnits(p, all.Units) })
 	})
 }
 

@@ -14,7 +14,7 @@ import (
 
 type volumeClient = sandbarv1connect.VolumeServiceClient
 
-// pageSize is how many volumes one call of a list asks for.
+// pageSize is how many rows one call of a list asks for.
 const pageSize = 500
 
 func (a *App) volumeCommand() *cobra.Command {
@@ -71,21 +71,29 @@ func (a *App) volumeList() *cobra.Command {
 	var host string
 	c := a.verb("list", "List all volumes, by name", takes(), func(ctx context.Context, s *session, _ []string) error {
 		all := &pb.ListVolumesResponse{}
-		for token := ""; ; {
+		err := eachPage(func(token string) (string, error) {
 			page, err := ask(ctx, s, s.api.Volumes, volumeClient.ListVolumes, &pb.ListVolumesRequest{PageSize: pageSize, PageToken: token, HostId: host})
-			if err != nil {
-				return err
-			}
-			all.Volumes = append(all.Volumes, page.Volumes...)
-			if page.NextPageToken == "" || page.NextPageToken == token {
-				break
-			}
-			token = page.NextPageToken
+			all.Volumes = append(all.Volumes, page.GetVolumes()...)
+			return page.GetNextPageToken(), err
+		})
+		if err != nil {
+			return err
 		}
 		return s.out.Print(all, func(p *output.Page) { drawVolumes(p, all.Volumes) })
 	})
 	c.Flags().StringVar(&host, "host", "", "only those assigned to this host")
 	return c
+}
+
+// eachPage calls ask with one page token after the other, the first empty, until it returns none.
+func eachPage(ask func(token string) (next string, err error)) error {
+	for token := ""; ; {
+		next, err := ask(token)
+		if err != nil || next == "" || next == token {
+			return err
+		}
+		token = next
+	}
 }
 
 func (a *App) volumeShow() *cobra.Command {

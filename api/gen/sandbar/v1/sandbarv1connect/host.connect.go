@@ -49,7 +49,7 @@ type HostServiceClient interface {
 	AddHost(context.Context, *connect.Request[v1.AddHostRequest]) (*connect.Response[v1.AddHostResponse], error)
 	// GetHost shows one.
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.GetHostResponse], error)
-	// ListHosts shows all, by id.
+	// ListHosts lists hosts by id, in pages.
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
 	// RemoveHost forgets a host; refused while it has assignments.
 	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)
@@ -129,7 +129,7 @@ type HostServiceHandler interface {
 	AddHost(context.Context, *connect.Request[v1.AddHostRequest]) (*connect.Response[v1.AddHostResponse], error)
 	// GetHost shows one.
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.GetHostResponse], error)
-	// ListHosts shows all, by id.
+	// ListHosts lists hosts by id, in pages.
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
 	// RemoveHost forgets a host; refused while it has assignments.
 	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)

@@ -261,7 +261,7 @@ func (UnimplementedStationServiceHandler) Health(context.Context, *connect.Reque
 type TokenServiceClient interface {
 	// CreateToken makes a bearer token. Its text is shown once.
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
-	// ListTokens shows operator and join tokens, without secrets.
+	// ListTokens lists operator and join tokens, without secrets, in pages.
 	ListTokens(context.Context, *connect.Request[v1.ListTokensRequest]) (*connect.Response[v1.ListTokensResponse], error)
 	// DeleteToken revokes an operator or join token.
 	DeleteToken(context.Context, *connect.Request[v1.DeleteTokenRequest]) (*connect.Response[v1.DeleteTokenResponse], error)
@@ -340,7 +340,7 @@ func (c *tokenServiceClient) CreateJoinToken(ctx context.Context, req *connect.R
 type TokenServiceHandler interface {
 	// CreateToken makes a bearer token. Its text is shown once.
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
-	// ListTokens shows operator and join tokens, without secrets.
+	// ListTokens lists operator and join tokens, without secrets, in pages.
 	ListTokens(context.Context, *connect.Request[v1.ListTokensRequest]) (*connect.Response[v1.ListTokensResponse], error)
 	// DeleteToken revokes an operator or join token.
 	DeleteToken(context.Context, *connect.Request[v1.DeleteTokenRequest]) (*connect.Response[v1.DeleteTokenResponse], error)

@@ -49,7 +49,7 @@ const (
 type UnitServiceClient interface {
 	// GetUnit shows one unit with its media.
 	GetUnit(context.Context, *connect.Request[v1.GetUnitRequest]) (*connect.Response[v1.GetUnitResponse], error)
-	// ListUnits shows all, by id.
+	// ListUnits lists units by id, in pages.
 	ListUnits(context.Context, *connect.Request[v1.ListUnitsRequest]) (*connect.Response[v1.ListUnitsResponse], error)
 	// ApproveUnit lets a pending unit into the pool.
 	ApproveUnit(context.Context, *connect.Request[v1.ApproveUnitRequest]) (*connect.Response[v1.ApproveUnitResponse], error)
@@ -144,7 +144,7 @@ func (c *unitServiceClient) GetPool(ctx context.Context, req *connect.Request[v1
 type UnitServiceHandler interface {
 	// GetUnit shows one unit with its media.
 	GetUnit(context.Context, *connect.Request[v1.GetUnitRequest]) (*connect.Response[v1.GetUnitResponse], error)
-	// ListUnits shows all, by id.
+	// ListUnits lists units by id, in pages.
 	ListUnits(context.Context, *connect.Request[v1.ListUnitsRequest]) (*connect.Response[v1.ListUnitsResponse], error)
 	// ApproveUnit lets a pending unit into the pool.
 	ApproveUnit(context.Context, *connect.Request[v1.ApproveUnitRequest]) (*connect.Response[v1.ApproveUnitResponse], error)
