@@ -35,6 +35,13 @@ type File interface {
 	Close() error
 }
 
+// Cacher is a File that can tell whether a read would wait for the device.
+type Cacher interface {
+	// ReadCached fills p from off if all of it is in memory. Otherwise, or in doubt, it
+	// reports false without having waited, and p holds anything.
+	ReadCached(p []byte, off int64) bool
+}
+
 // Dir is a flat directory of metadata files. A name is one path element that begins
 // with a letter or a digit. Errors for a missing name match fs.ErrNotExist.
 type Dir interface {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -27,10 +28,12 @@ type OpenOptions struct {
 
 // OSFile is a File on a regular file or a block device.
 type OSFile struct {
-	f     *os.File
-	name  string
-	size  atomic.Int64
-	block bool
+	f      *os.File
+	raw    syscall.RawConn // f's descriptor
+	cached cachedReads
+	name   string
+	size   atomic.Int64
+	block  bool
 }
 
 var _ File = (*OSFile)(nil)
@@ -97,6 +100,9 @@ func openOSFile(path string, flags int) (*OSFile, error) {
 	}
 	o := &OSFile{f: f, name: path}
 	info, err := f.Stat()
+	if err == nil {
+		o.raw, err = f.SyscallConn()
+	}
 	if err == nil {
 		o.block = info.Mode()&fs.ModeDevice != 0
 		var size int64

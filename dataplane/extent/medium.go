@@ -25,6 +25,7 @@ type Expect struct {
 // Medium is an open, formatted medium. It is safe for concurrent use.
 type Medium struct {
 	f      disk.File
+	cached disk.Cacher // f, nil if it can't tell
 	name   string
 	sb     Superblock // as Open found it
 	syncer syncer
@@ -79,7 +80,8 @@ func read(f disk.File, want Expect) (*Medium, error) {
 	if err := errors.Join(checkOwner(f.Name(), sb, want), sb.fits(f)); err != nil {
 		return nil, err
 	}
-	m := &Medium{f: f, name: f.Name(), sb: sb, super: super, incarnation: sb.Incarnation, busy: map[uuid.UUID]bool{}, reserved: map[uint32]bool{}}
+	cached, _ := f.(disk.Cacher)
+	m := &Medium{f: f, cached: cached, name: f.Name(), sb: sb, super: super, incarnation: sb.Incarnation, busy: map[uuid.UUID]bool{}, reserved: map[uint32]bool{}}
 	m.syncer.do = f.Datasync
 	return m, nil
 }
@@ -275,6 +277,11 @@ func (m *Medium) Usage() Usage {
 
 // ReadAt fills p from byte off of the medium. The caller keeps to extents that it owns.
 func (m *Medium) ReadAt(p []byte, off int64) error { return readFull(m.f, p, off) }
+
+// ReadCached is ReadAt if all of it is in memory; else it reports false, and p holds anything.
+func (m *Medium) ReadCached(p []byte, off int64) bool {
+	return m.cached != nil && m.cached.ReadCached(p, off)
+}
 
 // WriteAt stores p at byte off of the medium. The caller keeps to extents that it owns.
 func (m *Medium) WriteAt(p []byte, off int64) error { return writeFull(m.f, p, off) }

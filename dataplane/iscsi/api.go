@@ -83,6 +83,15 @@ type LogicalUnit interface {
 	Reset(cause scsi.ResetCause, by *scsi.Nexus)
 }
 
+// QuickUnit is a LogicalUnit that can do some commands without waiting for anything; *scsi.LU is one.
+// What it can the session's reader has it do by itself.
+type QuickUnit interface {
+	LogicalUnit
+	// ExecuteNow is Execute for a command that needs to wait for nothing; else ok is false, and
+	// nothing has happened.
+	ExecuteNow(t *scsi.Task) (r scsi.Result, ok bool)
+}
+
 // SessionInfo describes one session.
 type SessionInfo struct {
 	// ID is the session's number, unique as long as the server lives.

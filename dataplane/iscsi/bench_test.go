@@ -24,6 +24,10 @@ func (s *swiftLU) Execute(_ context.Context, t *scsi.Task) scsi.Result {
 	return scsi.Result{DataIn: s.page[:t.DataInLimit], DataInTotal: t.DataInLimit}
 }
 
+func (s *swiftLU) ExecuteNow(t *scsi.Task) (scsi.Result, bool) {
+	return s.Execute(context.Background(), t), true
+}
+
 // BenchmarkLoopback measures the transport over the loopback, by size, direction and depth.
 func BenchmarkLoopback(b *testing.B) {
 	for _, size := range []int{4 << 10, 1 << 20} {

@@ -227,6 +227,9 @@ func (s *session) takeFirst(c *command, n int) (room, bool) {
 			return r, ok
 		}
 		s.paused.Store(true)
+		if s.out.unsent() {
+			s.postLocked(s.out.flush) // the reader's own answers, which hold room
+		}
 		s.lineUp()
 		s.roomy.Wait()
 		s.paused.Store(false)

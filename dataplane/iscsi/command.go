@@ -253,6 +253,10 @@ func (s *session) afterFill(c *command, n uint32, final, solicited bool) (asked 
 		c.phase = phaseDormant
 		return false, nil
 	}
+	if final && c.got == c.expected {
+		s.start(c)
+		return false, nil
+	}
 	return final && s.proceed(c), nil
 }
 
@@ -263,13 +267,9 @@ func (s *session) fillFailed(c *command) {
 	s.mu.Unlock()
 }
 
-// proceed takes a write on that waits for nothing from the reader: to execution if its data is
-// complete, else by asking for more if there is room. It reports whether something was queued for sending. s.mu is held.
+// proceed takes a write on that waits for nothing from the reader and lacks data: it asks for more if
+// there is room. It reports whether something was queued for sending. s.mu is held.
 func (s *session) proceed(c *command) (asked bool) {
-	if c.got == c.expected {
-		s.enqueue(c)
-		return false
-	}
 	if !c.roomy {
 		return false
 	}

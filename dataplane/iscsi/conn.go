@@ -128,6 +128,7 @@ func (srv *Server) enter(ctx context.Context, s, old *session, l *login) error {
 	}
 	srv.mu.Lock()
 	s.lu = was.LU
+	s.quick, _ = was.LU.(QuickUnit)
 	srv.mu.Unlock()
 	if again.Meter == nil {
 		again.Meter = meter.NewTarget()

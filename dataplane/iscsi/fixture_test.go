@@ -30,6 +30,8 @@ type memoryLU struct {
 	data   []byte
 	// hold, when set, is asked before each command and may block it.
 	hold func(ctx context.Context, t *scsi.Task)
+	// now, when set, judges what ExecuteNow does; it may block it. Otherwise that does all that nothing holds.
+	now func(t *scsi.Task) bool
 
 	mu      sync.Mutex
 	running int
@@ -91,6 +93,22 @@ func (m *memoryLU) Execute(ctx context.Context, t *scsi.Task) scsi.Result {
 	m.dataMu.RLock()
 	defer m.dataMu.RUnlock()
 	return scsi.Result{DataIn: bytes.Clone(m.data[off : off+min(n, t.DataInLimit)]), DataInTotal: n}
+}
+
+func (m *memoryLU) ExecuteNow(t *scsi.Task) (scsi.Result, bool) {
+	m.mu.Lock()
+	now, held := m.now, m.hold != nil
+	m.mu.Unlock()
+	if now == nil && held || now != nil && !now(t) {
+		return scsi.Result{}, false
+	}
+	return m.Execute(context.Background(), t), true
+}
+
+func (m *memoryLU) setNow(f func(*scsi.Task) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = f
 }
 
 func (m *memoryLU) setHold(f func(context.Context, *scsi.Task)) {

@@ -42,6 +42,7 @@ type outQueue struct {
 	spareDo []lent
 	rest    net.Buffers // what the sender has still to send
 	bytes   int
+	count   int // of PDUs in pieces
 	sending bool
 	failed  bool
 	statSN  uint32
@@ -87,6 +88,7 @@ func (q *outQueue) piece(start int) {
 // add queues one PDU. q.mu is held. data must stay as it is until it has been sent; see lend.
 func (q *outQueue) add(b *pdu.BHS, data []byte) {
 	b.SetLengths(0, len(data))
+	q.count++
 	var head [pdu.BHSLength + pdu.DigestLength]byte
 	q.lay(q.digests.AppendHeader(head[:0], b, nil))
 	if len(data) == 0 {
@@ -121,6 +123,20 @@ func (q *outQueue) waitSpace() {
 	}
 }
 
+// unsent tells whether there is something to send that nobody is sending.
+func (q *outQueue) unsent() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.count > 0 && !q.sending
+}
+
+// plenty is unsent for so much that it should not wait any longer.
+func (q *outQueue) plenty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.sending && (q.count >= directAnswers || q.bytes >= directAnswerBytes)
+}
+
 // flush sends what is queued unless somebody else is at it, who then sends it.
 func (q *outQueue) flush() {
 	q.mu.Lock()
@@ -132,6 +148,7 @@ func (q *outQueue) flush() {
 	for len(q.pieces) > 0 || len(q.done) > 0 {
 		pieces, done, failed := q.pieces, q.done, q.failed
 		q.pieces, q.done, q.bytes = q.spare[:0], q.spareDo[:0], 0
+		q.count = 0
 		q.space.Broadcast()
 		q.mu.Unlock()
 		failed = failed || !q.send(pieces)

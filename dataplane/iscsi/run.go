@@ -146,7 +146,7 @@ func (s *session) admitRead(c *command) (gone []*barrier) {
 	case c.dormant:
 		c.phase = phaseDormant
 	case n == 0 || s.reserve(c, n):
-		s.enqueue(c)
+		s.start(c)
 	default:
 		c.phase = phaseWaiting
 		s.waiting = append(s.waiting, c)
@@ -158,9 +158,7 @@ func (s *session) admitRead(c *command) (gone []*barrier) {
 // enqueue hands a command to a worker. s.mu is held.
 func (s *session) enqueue(c *command) {
 	c.phase = phaseQueued
-	if c.buf != nil {
-		c.task.DataOut = c.buf.b[:c.expected]
-	}
+	c.fetch()
 	if c.attr == pdu.AttrHeadOfQueue {
 		s.runQueue.pushFront(c)
 	} else {
@@ -181,6 +179,11 @@ func (s *session) enqueue(c *command) {
 func (s *session) post(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.postLocked(f)
+}
+
+// postLocked is post with s.mu held.
+func (s *session) postLocked(f func()) {
 	if !s.dying {
 		s.workerDone.Go(func() {
 			defer func() {
@@ -224,14 +227,19 @@ func (s *session) perform(c *command) {
 	itt := c.itt
 	defer func() {
 		if defect := recover(); defect != nil {
-			s.defect(defect)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.tasks, itt)
-			s.settled.Broadcast()
+			s.unanswerable(itt, defect)
 		}
 	}()
 	s.complete(c, s.execute(c))
+}
+
+// unanswerable ends the session for a command whose answering has a defect.
+func (s *session) unanswerable(itt uint32, defect any) {
+	s.defect(defect)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tasks, itt)
+	s.settled.Broadcast()
 }
 
 // defect logs what recover returned and closes the connection, which ends the session.
@@ -245,10 +253,15 @@ func (s *session) execute(c *command) (r scsi.Result) {
 	defer func() {
 		if defect := recover(); defect != nil {
 			s.logger.Error("scsi command failed by a defect; please report it", "defect", defect, "stack", string(debug.Stack()))
-			r = checkCondition(cdb.KeyHardwareError, cdb.ASCInternalTargetFailure)
+			r = defective()
 		}
 	}()
 	return s.lu.Execute(c.ctx, &c.task)
+}
+
+// defective is the result of a command that a defect has ended.
+func defective() scsi.Result {
+	return checkCondition(cdb.KeyHardwareError, cdb.ASCInternalTargetFailure)
 }
 
 // complete answers a command, unless it was aborted, and takes it out of the task set.

@@ -33,6 +33,7 @@ type Server struct {
 	buffers   buffers
 	budget    *budget
 	commands  commandPool
+	minder    minder
 
 	mu          sync.Mutex
 	sessions    map[uint64]*session
@@ -55,6 +56,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		directory: cfg.Directory, limits: limits, logger: cfg.Logger, budget: newBudget(limits.TotalBufferBytes),
+		minder:   minder{alarm: make(chan struct{}, 1)},
 		sessions: map[uint64]*session{}, byTSIH: map[uint16]*session{}, loginsFrom: map[netip.Addr][]net.Conn{},
 	}, nil
 }
@@ -71,6 +73,7 @@ func (srv *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var watch sync.WaitGroup
 	watch.Go(func() { srv.watchdog(watching) })
 	watch.Go(func() { srv.budget.serve(watching) })
+	watch.Go(func() { srv.mind(watching) })
 	defer watch.Wait()
 	defer endWatch()
 	defer conns.Wait()

@@ -36,8 +36,8 @@ func (e *protocolError) Error() string { return "protocol error: " + e.what }
 
 // session is one session and its one connection (MaxConnections is 1) in full feature phase.
 //
-// One goroutine at a time reads (loop); commands execute on up to ParallelCommands workers
-// that exist while there is work; answers leave through out. mu guards the task set and
+// One goroutine at a time reads (loop), and executes what needs to wait for nothing; other commands
+// execute on up to ParallelCommands workers that exist while there is work; answers leave through out. mu guards the task set and
 // all that says where a command stands. The order of locks is mu, then out.mu; neither is held
 // while a command executes, nor during I/O.
 type session struct {
@@ -48,6 +48,7 @@ type session struct {
 	limits Limits
 	params pdu.Params
 	lu     LogicalUnit
+	quick  QuickUnit // lu, nil if it is none
 	nexus  *scsi.Nexus
 	meter  *meter.Session // nil in a discovery session, which has no commands
 	out    *outQueue
@@ -68,6 +69,7 @@ type session struct {
 	text     textExchange
 	early    map[uint32]*pdu.PDU // within the window but not next
 	earlyLen int
+	direct   direct
 
 	mu         sync.Mutex
 	tasks      map[uint32]*command
@@ -102,6 +104,7 @@ func newSession(srv *Server, conn net.Conn, in *bufio.Reader, info SessionInfo) 
 		logger: srv.logger.With("initiator", info.Initiator, "target", info.Target, "from", info.RemoteAddr),
 	}
 	s.work.L, s.settled.L, s.roomy.L = &s.mu, &s.mu, &s.mu
+	s.direct.ended = make(chan error, 1)
 	s.out.freed = s.freed
 	return s
 }
@@ -121,7 +124,8 @@ func (s *session) begin(l *login, statSN uint32) {
 
 // run serves the session until it ends, and returns when nothing of it is left.
 func (s *session) run() {
-	err := s.loop()
+	s.startReader()
+	err := <-s.direct.ended
 	switch {
 	case errors.Is(err, errLogout):
 		s.logger.Info("iscsi session ended by logout")
@@ -203,23 +207,36 @@ func (s *session) die() []*barrier {
 	return s.abortTasks(func(*command) bool { return true }, nil)
 }
 
-// loop reads PDUs until the connection ends.
+// loop reads PDUs until the connection ends, or somebody else has taken the reading over.
 func (s *session) loop() (err error) {
 	defer func() {
 		if defect := recover(); defect != nil {
 			s.defect(defect)
 			err = fmt.Errorf("defect: %v", defect)
 		}
+		if !errors.Is(err, errTakenOver) {
+			s.undirect()
+		}
 	}()
 	var b pdu.BHS
 	for {
+		if !s.buffered() && !s.sendDirect() {
+			return errTakenOver
+		}
 		ahs, err := s.reader.ReadHeader(&b)
 		if err != nil {
 			return s.readFailed(err)
 		}
 		s.received.Add(1)
-		if err := s.receive(&b, ahs); err != nil {
-			return s.readFailed(err)
+		err = s.receive(&b, ahs)
+		for more := true; more; more, err = s.handleEarly() {
+			if err != nil {
+				return s.readFailed(err)
+			}
+			// Before the next one, which may have to wait for its end.
+			if s.direct.command != nil && !s.performDirect() {
+				return errTakenOver
+			}
 		}
 	}
 }
@@ -234,7 +251,7 @@ func (s *session) readFailed(err error) error {
 }
 
 // receive puts one PDU in its place in the order of CmdSN (RFC 7143 §4.2.2.1) and
-// handles it, and those that waited for it.
+// handles it if its turn has come.
 func (s *session) receive(b *pdu.BHS, ahs []byte) error {
 	op := b.Opcode()
 	switch op {
@@ -256,10 +273,7 @@ func (s *session) receive(b *pdu.BHS, ahs []byte) error {
 		return s.keepEarly(b, ahs)
 	}
 	s.expCmdSN.Store(exp + 1)
-	if err := s.handle(b, ahs, nil); err != nil {
-		return err
-	}
-	return s.handleEarly()
+	return s.handle(b, ahs, nil)
 }
 
 // keepEarly sets a PDU aside whose predecessors have not come.
@@ -279,21 +293,20 @@ func (s *session) keepEarly(b *pdu.BHS, ahs []byte) error {
 	return nil
 }
 
-func (s *session) handleEarly() error {
-	for len(s.early) > 0 {
-		exp := s.expCmdSN.Load()
-		p, ok := s.early[exp]
-		if !ok {
-			return nil
-		}
-		delete(s.early, exp)
-		s.earlyLen -= len(p.Data)
-		s.expCmdSN.Store(exp + 1)
-		if err := s.handle(&p.BHS, p.AHS, p); err != nil {
-			return err
-		}
+// handleEarly handles the PDU that was set aside and is next now, if there is one.
+func (s *session) handleEarly() (found bool, err error) {
+	if len(s.early) == 0 {
+		return false, nil
 	}
-	return nil
+	exp := s.expCmdSN.Load()
+	p, found := s.early[exp]
+	if !found {
+		return false, nil
+	}
+	delete(s.early, exp)
+	s.earlyLen -= len(p.Data)
+	s.expCmdSN.Store(exp + 1)
+	return true, s.handle(&p.BHS, p.AHS, p)
 }
 
 // handle acts on a PDU whose turn has come. whole is set when its data has been read before.

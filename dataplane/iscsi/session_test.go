@@ -177,7 +177,14 @@ func TestCheckConditionCarriesSense(t *testing.T) {
 }
 
 // spoiltLU hands out a buffer whose release has a defect.
-type spoiltLU struct{ *memoryLU }
+type spoiltLU struct {
+	*memoryLU
+	quick bool
+}
+
+func (s *spoiltLU) ExecuteNow(t *scsi.Task) (scsi.Result, bool) {
+	return s.Execute(context.Background(), t), s.quick
+}
 
 func (s *spoiltLU) Execute(context.Context, *scsi.Task) scsi.Result {
 	return scsi.Result{DataIn: []byte("abc"), DataInTotal: 3, Release: func() { panic("a defect") }}
@@ -187,14 +194,16 @@ func (s *spoiltLU) Execute(context.Context, *scsi.Task) scsi.Result {
 func TestDefectEndsOneSession(t *testing.T) {
 	r := newRig(t, Limits{})
 	c := r.dial().login(wishes())
-	r.dir.set(func(d *directory) { d.lu = &spoiltLU{r.lu} })
-	spoilt := r.dial()
-	spoilt.isid[0] = 0x40
-	spoilt.login(wishes())
-	spoilt.send(spoilt.read(0, 1), nil)
-	for {
-		if _, err := spoilt.r.ReadPDU(); err != nil {
-			break
+	for _, quick := range []bool{false, true} {
+		r.dir.set(func(d *directory) { d.lu = &spoiltLU{r.lu, quick} })
+		spoilt := r.dial()
+		spoilt.isid[0] = 0x40
+		spoilt.login(wishes())
+		spoilt.send(spoilt.read(0, 1), nil)
+		for {
+			if _, err := spoilt.r.ReadPDU(); err != nil {
+				break
+			}
 		}
 	}
 	if _, status := c.readAll(c.read(0, 1)); status != 0 {

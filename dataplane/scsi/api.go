@@ -30,3 +30,13 @@ type Store interface {
 	// Zero makes the range read as zeros and gives its space back where the medium can.
 	Zero(ctx context.Context, off, length int64) error
 }
+
+// QuickStore is a Store that can do without waiting what needs no waiting.
+type QuickStore interface {
+	Store
+	// ReadNow is ReadAt if that waits for nothing; else it reports false, and p holds anything.
+	ReadNow(p []byte, off int64) (done bool)
+	// WriteNow is WriteAt without fua if that waits for nothing; else it reports false and
+	// has done nothing.
+	WriteNow(p []byte, off int64) (done bool, err error)
+}

@@ -49,6 +49,8 @@ func (c *Config) check() error {
 // LU is a logical unit's device server. All its methods are safe for concurrent use.
 type LU struct {
 	cfg Config
+	// quick is cfg.Store, nil if that always may wait.
+	quick QuickStore
 	// shift is log2 of the block size.
 	shift    uint
 	limits   cdb.BlockLimits
@@ -72,6 +74,7 @@ func NewLU(cfg Config) (*LU, error) {
 		commands: newCommandSet(), nexuses: make(map[*Nexus]struct{}),
 	}
 	lu.limits = blockLimits(cfg.BlockSizeBytes, cfg.Store.MaxAtomicBytes())
+	lu.quick, _ = cfg.Store.(QuickStore)
 	base, err := newGotgtDevice(lu.shift)
 	if err != nil {
 		return nil, err

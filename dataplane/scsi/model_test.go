@@ -54,7 +54,12 @@ func (m *model) data(n int) []byte {
 }
 
 func (m *model) run(c cdb.CDB, out []byte, limit int, status byte) []byte {
-	res := m.do(c, out, limit)
+	var res Result
+	if m.store.cold = !rapid.Bool().Draw(m.rt, "now"); m.store.cold {
+		res = m.do(c, out, limit)
+	} else {
+		res = m.doNow(c, out, limit)
+	}
 	if res.Status != status {
 		m.rt.Fatalf("% x: %s, want %s", c, describe(res), cdb.StatusName(status))
 	}

@@ -54,9 +54,12 @@ func (n *Nexus) establish(asc cdb.ASC) {
 	n.pending.Store(int32(len(n.attentions)))
 }
 
+// waiting reports whether there is a unit attention to be told.
+func (n *Nexus) waiting() bool { return n != nil && n.pending.Load() != 0 }
+
 // take removes and returns the oldest unit attention.
 func (n *Nexus) take() (cdb.ASC, bool) {
-	if n == nil || n.pending.Load() == 0 {
+	if !n.waiting() {
 		return 0, false
 	}
 	n.mu.Lock()

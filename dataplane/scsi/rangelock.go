@@ -53,6 +53,16 @@ func (l *rangeLock) acquire(ctx context.Context, first, blocks uint64, exclusive
 	}
 }
 
+// try claims blocks shared if nothing can be in the way; else it returns nil.
+func (l *rangeLock) try(first, blocks uint64) *claim {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.exclusive > 0 {
+		return nil
+	}
+	return l.add(first, first+blocks, false)
+}
+
 // add appends a claim and counts its blockers.
 func (l *rangeLock) add(first, end uint64, exclusive bool) *claim {
 	c := l.free

@@ -27,6 +27,8 @@ type memStore struct {
 	failMap func() error
 	// bad is a 512-byte piece that can't be read, -1 for none.
 	bad int64
+	// cold has every access wait.
+	cold bool
 }
 
 func newMemStore(size int) *memStore {
@@ -130,6 +132,17 @@ func (m *memStore) Mapped(ctx context.Context, off, length int64) (run int64, ma
 		run += 512
 	}
 	return run, !m.holes[off], nil
+}
+
+func (m *memStore) ReadNow(p []byte, off int64) bool {
+	return !m.cold && m.ReadAt(context.Background(), p, off) == nil
+}
+
+func (m *memStore) WriteNow(p []byte, off int64) (bool, error) {
+	if m.cold {
+		return false, nil
+	}
+	return true, m.WriteAt(context.Background(), p, off, false)
 }
 
 func (m *memStore) Flush(ctx context.Context) error {

@@ -26,6 +26,8 @@ type command struct {
 	access access
 	// run executes the command; or block does, with its CDB decoded.
 	run, block handler
+	// now executes a block command that needs to wait for nothing; nil if it always may.
+	now func(lu *LU, r *request) (res Result, ok bool)
 }
 
 // Usage maps by CDB layout. Byte 0 is the operation code, byte 1 and the rest as the
@@ -129,18 +131,18 @@ func reservationCommands() []command {
 // blockCommands are those with a range of blocks in their CDB.
 func blockCommands() []command {
 	return []command{
-		{op: cdb.OpRead6, access: accessReads, usage: usageRange6, block: (*LU).read},
-		{op: cdb.OpWrite6, usage: usageRange6, block: (*LU).write},
-		{op: cdb.OpRead10, access: accessReads, usage: "\xf8" + usageRange10, block: (*LU).read},
-		{op: cdb.OpWrite10, usage: "\xf8" + usageRange10, block: (*LU).write},
+		{op: cdb.OpRead6, access: accessReads, usage: usageRange6, block: (*LU).read, now: (*LU).readNow},
+		{op: cdb.OpWrite6, usage: usageRange6, block: (*LU).write, now: (*LU).writeNow},
+		{op: cdb.OpRead10, access: accessReads, usage: "\xf8" + usageRange10, block: (*LU).read, now: (*LU).readNow},
+		{op: cdb.OpWrite10, usage: "\xf8" + usageRange10, block: (*LU).write, now: (*LU).writeNow},
 		{op: cdb.OpWriteAndVerify10, usage: "\xf6" + usageRange10, block: (*LU).writeAndVerify},
 		{op: cdb.OpVerify10, access: accessReads, usage: "\xf6" + usageRange10, block: (*LU).verify},
 		{op: cdb.OpPreFetch10, access: accessReads, usage: "\x02" + usageRange10, block: (*LU).preFetch},
 		{op: cdb.OpSynchronizeCache10, usage: "\x02" + usageRange10, block: (*LU).synchronizeCache},
 		{op: cdb.OpWriteSame10, usage: "\xfe" + usageRange10, block: (*LU).writeSame},
-		{op: cdb.OpRead16, access: accessReads, usage: "\xf8" + usageRange16, block: (*LU).read},
+		{op: cdb.OpRead16, access: accessReads, usage: "\xf8" + usageRange16, block: (*LU).read, now: (*LU).readNow},
 		{op: cdb.OpCompareAndWrite, usage: "\xf8" + usageCompare, block: (*LU).compareAndWrite},
-		{op: cdb.OpWrite16, usage: "\xf8" + usageRange16, block: (*LU).write},
+		{op: cdb.OpWrite16, usage: "\xf8" + usageRange16, block: (*LU).write, now: (*LU).writeNow},
 		{op: cdb.OpOrWrite16, usage: "\xf8" + usageRange16, block: (*LU).orWrite},
 		{op: cdb.OpWriteAndVerify16, usage: "\xf6" + usageRange16, block: (*LU).writeAndVerify},
 		{op: cdb.OpVerify16, access: accessReads, usage: "\xf6" + usageRange16, block: (*LU).verify},
@@ -148,8 +150,8 @@ func blockCommands() []command {
 		{op: cdb.OpSynchronizeCache16, usage: "\x02" + usageRange16, block: (*LU).synchronizeCache},
 		{op: cdb.OpWriteSame16, usage: "\xff" + usageRange16, block: (*LU).writeSame},
 		{op: cdb.OpWriteAtomic16, usage: "\xf8" + usageAtomic, block: (*LU).writeAtomic},
-		{op: cdb.OpRead12, access: accessReads, usage: "\xf8" + usageRange12, block: (*LU).read},
-		{op: cdb.OpWrite12, usage: "\xf8" + usageRange12, block: (*LU).write},
+		{op: cdb.OpRead12, access: accessReads, usage: "\xf8" + usageRange12, block: (*LU).read, now: (*LU).readNow},
+		{op: cdb.OpWrite12, usage: "\xf8" + usageRange12, block: (*LU).write, now: (*LU).writeNow},
 		{op: cdb.OpWriteAndVerify12, usage: "\xf6" + usageRange12, block: (*LU).writeAndVerify},
 		{op: cdb.OpVerify12, access: accessReads, usage: "\xf6" + usageRange12, block: (*LU).verify},
 	}

@@ -39,12 +39,7 @@ func (l *rangeLock) lock(ctx context.Context, off, length int64, shared bool) (*
 			s.blockers++
 		}
 	}
-	if s.prev = l.tail; s.prev != nil {
-		s.prev.next = s
-	} else {
-		l.head = s
-	}
-	l.tail = s
+	l.append(s)
 	wait := s.blockers > 0
 	l.mu.Unlock()
 	if !wait {
@@ -57,6 +52,32 @@ func (l *rangeLock) lock(ctx context.Context, off, length int64, shared bool) (*
 		l.unlock(s)
 		return nil, ctx.Err()
 	}
+}
+
+// try is lock without waiting: it returns nil where lock would have waited.
+func (l *rangeLock) try(off, length int64, shared bool) *span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wanted := span{off: off, end: off + length, shared: shared}
+	for q := l.head; q != nil; q = q.next {
+		if q.conflicts(&wanted) {
+			return nil
+		}
+	}
+	s := l.take()
+	s.off, s.end, s.shared = off, off+length, shared
+	l.append(s)
+	return s
+}
+
+// append puts a span at the end. l.mu is held.
+func (l *rangeLock) append(s *span) {
+	if s.prev = l.tail; s.prev != nil {
+		s.prev.next = s
+	} else {
+		l.head = s
+	}
+	l.tail = s
 }
 
 // unlock ends an access, or a wait for one.

@@ -144,13 +144,9 @@ func (r *Replica) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 		if err := r.journal.settle(off, off+int64(len(p))); err != nil {
 			return err
 		}
-		err := pl.each(off, int64(len(p)), func(c piece) error {
-			defer c.medium.changes.Add(1) // in vain too: some of it may be there
-			return c.medium.WriteAt(p[c.from:c.to], c.at)
-		})
+		err := pl.write(p, off)
 		if err == nil {
-			r.stats.writes.Add(1)
-			r.stats.writeBytes.Add(uint64(len(p)))
+			r.wrote(p)
 		}
 		return err
 	})
@@ -158,6 +154,11 @@ func (r *Replica) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 		return err
 	}
 	return r.flush("write", off, int64(len(p)))
+}
+
+func (r *Replica) wrote(p []byte) {
+	r.stats.writes.Add(1)
+	r.stats.writeBytes.Add(uint64(len(p)))
 }
 
 // Zero makes the range read as zeros and gives its space back where the medium can.

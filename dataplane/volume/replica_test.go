@@ -73,6 +73,25 @@ func TestReplicaAgainstModel(t *testing.T) {
 					rt.Fatalf("%d bytes at %d differ", n, off)
 				}
 			},
+			"write now": func(rt *rapid.T) {
+				off, n := pick(rt)
+				data := filled(rapid.Byte().Draw(rt, "byte"), n)
+				done, err := r.WriteNow(data, off)
+				check(rt, err)
+				if whole := off%4096 == 0 && n%4096 == 0; done != whole {
+					rt.Fatalf("%d bytes at %d: done %v, though the pages are whole: %v", n, off, done, whole)
+				}
+				if done {
+					copy(model[off:], data)
+				}
+			},
+			"read now": func(rt *rapid.T) {
+				off, n := pick(rt)
+				got := make([]byte, n)
+				if !r.ReadNow(got, off) || !bytes.Equal(got, model[off:off+n]) {
+					rt.Fatalf("%d bytes at %d differ, or were not to be had", n, off)
+				}
+			},
 			"flush and lose power": func(rt *rapid.T) {
 				check(rt, r.Flush(ctx))
 				u.power.Restore(disktest.KeepNothing)

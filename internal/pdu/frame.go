@@ -152,6 +152,21 @@ func (r *Reader) fits(b *BHS) error {
 	return nil
 }
 
+// Length is how many bytes of the stream a PDU with that header takes, digests included.
+func (r *Reader) Length(b *BHS) int {
+	n := BHSLength + b.AHSLength()
+	if r.Digests.Header {
+		n += DigestLength
+	}
+	if data := b.DataLength(); data > 0 {
+		n += data + Pad(data)
+		if r.Digests.Data {
+			n += DigestLength
+		}
+	}
+	return n
+}
+
 // ReadData reads the data segment, whose length is len(dst), its padding and digest.
 // With ErrDataDigest, dst holds the damaged data.
 func (r *Reader) ReadData(dst []byte) error {

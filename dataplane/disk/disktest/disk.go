@@ -51,7 +51,10 @@ type file struct {
 	closed bool
 }
 
-var _ disk.File = (*file)(nil)
+var (
+	_ disk.File   = (*file)(nil)
+	_ disk.Cacher = (*file)(nil)
+)
 
 func (f *file) Name() string { return f.name }
 
@@ -86,6 +89,12 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// ReadCached implements disk.Cacher: all of a medium in memory is in memory.
+func (f *file) ReadCached(p []byte, off int64) bool {
+	n, err := f.ReadAt(p, off)
+	return err == nil && n == len(p)
 }
 
 // change runs one counted operation.
