@@ -333,7 +333,7 @@ func TestShutdownLetsCommandsEnd(t *testing.T) {
 }
 
 func TestSilentInitiatorIsPingedThenClosed(t *testing.T) {
-	r := newRig(t, Limits{PingInterval: 20 * time.Millisecond, PingTimeout: 40 * time.Millisecond})
+	r := newRig(t, Limits{PingInterval: 50 * time.Millisecond, PingTimeout: 500 * time.Millisecond})
 	c := r.dial().login(wishes())
 	nop, _ := expect[pdu.NOPIn](c)
 	if nop.ITT != pdu.NoTag || nop.TTT == pdu.NoTag {
