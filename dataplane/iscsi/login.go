@@ -133,6 +133,9 @@ func (l *login) negotiate(keys []pdu.KeyValue) ([]pdu.KeyValue, error) {
 		}
 		l.neg.SetDiscovery(l.discovery)
 	}
+	if err := l.checkPlace(keys); err != nil {
+		return nil, err
+	}
 	answers, err := l.neg.Receive(keys)
 	if err != nil {
 		return nil, refuse(pdu.LoginInitiatorError, "negotiation: %w", err)
@@ -141,6 +144,20 @@ func (l *login) negotiate(keys []pdu.KeyValue) ([]pdu.KeyValue, error) {
 		return answers, l.identify()
 	}
 	return answers, nil
+}
+
+// checkPlace finds keys that stand where they must not: those of the authentication outside of its stage
+// (RFC 7143 §12), and a session type after the first request (§13.21).
+func (l *login) checkPlace(keys []pdu.KeyValue) error {
+	for _, kv := range keys {
+		if l.stage != pdu.StageSecurity && pdu.IsSecurityKey(kv.Key) {
+			return refuse(pdu.LoginInitiatorError, "%s outside of the security stage", kv.Key)
+		}
+		if was, _ := l.neg.Declared(kv.Key); l.initiator != "" && kv.Key == pdu.KeySessionType && kv.Value != was {
+			return refuse(pdu.LoginInitiatorError, "the session type comes after the first request")
+		}
+	}
+	return nil
 }
 
 // identify judges the names of the first request.

@@ -75,6 +75,12 @@ type spec struct {
 	normal bool
 }
 
+// IsSecurityKey reports whether a key belongs to the authentication (RFC 7143 §12).
+func IsSecurityKey(key string) bool {
+	sp, known := specOf(key)
+	return known && sp.rule == ruleSecurity
+}
+
 // specOf returns the specification of a key. Booleans are 0 and 1, digests too.
 func specOf(key string) (spec, bool) {
 	const max24 = MaxDataSegmentLength
@@ -117,7 +123,7 @@ func specOf(key string) (spec, bool) {
 		return spec{ruleMin, fromBoth, 0, 31, 1, false}, true
 	case "OFMarker", "IFMarker": // RFC 7143 §13.25 allows No or Reject, not NotUnderstood
 		return spec{rule: ruleMarker, from: fromBoth}, true
-	case "OFMarkInt", "IFMarkInt":
+	case "OFMarkInt", "IFMarkInt", KeySendTargets: // SendTargets: in full feature phase only, where others answer it
 		return spec{rule: ruleRefuse, from: fromBoth}, true
 	}
 	return spec{}, false

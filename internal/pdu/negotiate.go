@@ -232,8 +232,8 @@ func (n *Negotiator) receive(key, value string) (answer string, err error) {
 func (n *Negotiator) respond(key, value string, sp spec) (string, error) {
 	switch sp.rule {
 	case ruleDeclare:
-		if len(value) == 0 {
-			return "", &NegotiationError{key, value, "empty"}
+		if len(value) == 0 || len(value) > maxSimpleValue {
+			return "", &NegotiationError{key, value, "empty, or of more than 255 bytes"}
 		}
 		n.declared[key] = value
 		return "", nil

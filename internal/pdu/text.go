@@ -16,6 +16,8 @@ const (
 	// MaxValueLength bounds a value here. The RFC's bound is 255 but for values that say otherwise,
 	// such as CHAP's binary ones of up to 1024 bytes, in hexadecimal.
 	MaxValueLength = 8192
+	// maxSimpleValue is the RFC's bound, for values that are declared.
+	maxSimpleValue = 255
 	// MaxKeys bounds the pairs in one text.
 	MaxKeys = 512
 )
