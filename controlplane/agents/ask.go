@@ -157,7 +157,9 @@ func (a *Asker) Ask(ctx context.Context, unit san.UnitID, q *pb.Question) (*pb.A
 		asking.Go(func() {
 			resp, err := a.Client.Peers(ep).Ask(ctx, connect.NewRequest(&pb.AskRequest{UnitId: string(unit), Question: q}))
 			switch {
-			case convert.Lost(err): // this station may hold the stream or not: what the others say counts for more
+			case convert.Lost(err), connect.CodeOf(err) == connect.CodeUnimplemented:
+				// This station can't be reached, or is of an older version. It may hold the stream or not: what the
+				// others say counts for more.
 				results <- result{}
 			case err != nil:
 				results <- result{err: convert.FromConnect(err)}

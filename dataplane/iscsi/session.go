@@ -181,8 +181,10 @@ func (s *session) finish() {
 	s.kill()
 	s.workerDone.Wait()
 	s.out.drop()
-	if s.nexus != nil {
+	if s.meter != nil {
 		s.meter.Close()
+	}
+	if s.nexus != nil {
 		s.lu.CloseNexus(s.nexus)
 	}
 }
