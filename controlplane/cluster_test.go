@@ -51,8 +51,8 @@ func freeAddr(t *testing.T) string {
 // patience is how long a test waits for what comes in a moment on a machine that has little else to do.
 const patience = 90 * time.Second
 
-// patient is the timing of stations whose leader is not to change: on a machine that is busy with other things, a
-// test's process may get no time for longer than replica.LAN allows.
+// patient is the timing of a test's stations, whose leader changes only when the test has it so: on a machine that is
+// busy with other things, the process may get no time for longer than replica.LAN allows.
 func patient() replica.Timing {
 	return replica.Timing{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Lease: 2 * time.Second,
 		Commit: 10 * time.Millisecond, RPC: 1900 * time.Millisecond}
@@ -72,7 +72,7 @@ func (c *cluster) plan(expect int) *testStation {
 	s := &testStation{cfg: Config{
 		Data: filepath.Join(c.dir, id), ID: san.StationID(id),
 		APIListen: freeAddr(c.t), RaftListen: freeAddr(c.t), GossipListen: freeAddr(c.t),
-		BootstrapExpect: expect, RaftTiming: replica.LAN(), FastGossip: true, HealthyFor: time.Second, Version: "test", Log: testLog(c.t),
+		BootstrapExpect: expect, RaftTiming: patient(), FastGossip: true, HealthyFor: time.Second, Version: "test", Log: testLog(c.t),
 	}}
 	c.stations = append(c.stations, s)
 	return s
@@ -87,9 +87,7 @@ func foundCluster(t *testing.T, n int, cuttable bool) *cluster {
 	c := &cluster{t: t, dir: t.TempDir()}
 	for range n {
 		s := c.plan(n)
-		if !cuttable {
-			s.cfg.RaftTiming = patient()
-		} else {
+		if cuttable {
 			api, raft := newLink(t, s.cfg.APIListen), newLink(t, s.cfg.RaftListen)
 			s.cfg.APIAdvertise, s.cfg.RaftAdvertise, s.link = api.addr(), raft.addr(), []*link{api, raft}
 		}
