@@ -189,6 +189,9 @@ func (b *budget) serve(ctx context.Context) {
 
 // take takes n bytes, of the session's own share if there is so much left of it. s.mu is held.
 func (s *session) take(n int, first bool) (room, bool) {
+	if n > 1<<minBufferShift {
+		n = 1 << (sizeClass(n) + minBufferShift) // what the buffer takes
+	}
 	if n <= s.own {
 		s.own -= n
 		return room{own: n}, true
