@@ -82,6 +82,26 @@ func TestHostsSeeOnlyTheirOwn(t *testing.T) {
 	w.shutdown()
 }
 
+// A host has a secret for each volume; in a discovery session any of them proves who it is, and
+// another host's proves nothing.
+func TestDiscoveryByAnyOfAHostsSecrets(t *testing.T) {
+	w := newWorld(t)
+	w.give(volumeA, "a", hostA, 4*mib)
+	w.give(volumeB, "a", hostA, 4*mib)
+	for secret, want := range map[string]int{secretOf(volumeA, "a"): 2, secretOf(volumeB, "a"): 2, secretOf(volumeB, "b"): 0} {
+		found, err := initiator.Discover(t.Context(), initiator.Config{
+			Portal: w.cfg.PortalListen, InitiatorName: hostA, CHAP: initiator.CHAP{User: "a", Secret: secret},
+		})
+		if len(found) != want || (err == nil) != (want > 0) {
+			t.Errorf("by secret %q it finds %v, %v", secret, found, err)
+		}
+		if err != nil && san.KindOf(err) != san.KindUnauthenticated {
+			t.Errorf("secret %q: %v", secret, err)
+		}
+	}
+	w.shutdown()
+}
+
 func hashOf(t *testing.T, path string) [32]byte {
 	t.Helper()
 	f, err := os.Open(path)

@@ -146,15 +146,16 @@ func (t *target) of(initiator string) *agent.Grant {
 }
 
 // DiscoveryCHAP implements iscsi.Directory.
-func (g *gate) DiscoveryCHAP(initiator, user string, from netip.Addr) (iscsi.CHAP, bool) {
+func (g *gate) DiscoveryCHAP(initiator, user string, from netip.Addr) []iscsi.CHAP {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
+	var out []iscsi.CHAP
 	for _, t := range g.targets {
 		if gr := t.of(initiator); gr != nil && gr.CHAPUser == user && gr.Allows(from) {
-			return iscsi.CHAP{User: gr.CHAPUser, Secret: gr.CHAPSecret}, true
+			out = append(out, iscsi.CHAP{User: gr.CHAPUser, Secret: gr.CHAPSecret})
 		}
 	}
-	return iscsi.CHAP{}, false
+	return out
 }
 
 // Admit implements iscsi.Directory.

@@ -18,8 +18,9 @@ type Directory interface {
 	// to; an unknown initiator gets none.
 	Discover(initiator string, from netip.Addr) []Target
 	// DiscoveryCHAP returns the credentials that go with a user name in a discovery
-	// session in which the initiator offers CHAP; ok is false where there are none.
-	DiscoveryCHAP(initiator, user string, from netip.Addr) (c CHAP, ok bool)
+	// session in which the initiator offers CHAP: a host has a secret for each of its volumes,
+	// and any of them will do. None for an unknown user.
+	DiscoveryCHAP(initiator, user string, from netip.Addr) []CHAP
 	// Admit judges a login. It is asked twice: when the login begins, and again when the
 	// session is listed in Sessions and about to begin, so that an assignment
 	// withdrawn in between is seen either by that second question or by CloseSessions.

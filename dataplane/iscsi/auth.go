@@ -24,7 +24,7 @@ const (
 type authenticator struct {
 	random func([]byte)
 	// lookup is nil where no CHAP is asked for, and so none can be done.
-	lookup func(user string) (CHAP, bool)
+	lookup func(user string) []CHAP
 	// required says that a login must not get on without it. It is cleared by success.
 	required bool
 	// done says that the security stage may be left.
@@ -36,7 +36,7 @@ type authenticator struct {
 	challenge  []byte
 }
 
-func newAuthenticator(random func([]byte), lookup func(string) (CHAP, bool), required bool) authenticator {
+func newAuthenticator(random func([]byte), lookup func(string) []CHAP, required bool) authenticator {
 	return authenticator{random: random, lookup: lookup, required: required}
 }
 
@@ -98,10 +98,8 @@ func (a *authenticator) judge(keys []pdu.KeyValue) ([]pdu.KeyValue, error) {
 	if err != nil {
 		return nil, refuse(pdu.LoginAuthFailure, "CHAP_R: %w", err)
 	}
-	creds, known := a.lookup(user)
-	// An unknown user costs the same time as a wrong secret.
-	right := a.algorithm.Verify(response, a.identifier, creds.Secret, a.challenge)
-	if !known || !right || creds.Secret == "" {
+	creds, right := a.match(a.lookup(user), response)
+	if !right {
 		return nil, refuse(pdu.LoginAuthFailure, "CHAP user %.64q or its secret is wrong", user)
 	}
 	answers, err := a.prove(keys, creds)
@@ -110,6 +108,19 @@ func (a *authenticator) judge(keys []pdu.KeyValue) ([]pdu.KeyValue, error) {
 	}
 	a.done, a.required = true, false
 	return answers, nil
+}
+
+// match finds the credentials that a response was made with.
+func (a *authenticator) match(known []CHAP, response []byte) (creds CHAP, right bool) {
+	if len(known) == 0 {
+		known = []CHAP{{}} // an unknown user costs the same time as a wrong secret
+	}
+	for _, c := range known { // all of them, whichever is right
+		if a.algorithm.Verify(response, a.identifier, c.Secret, a.challenge) && c.Secret != "" {
+			creds, right = c, true
+		}
+	}
+	return creds, right
 }
 
 // prove answers the initiator's own challenge, if it sent one.

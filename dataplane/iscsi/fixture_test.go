@@ -157,13 +157,14 @@ func (d *directory) Discover(initiator string, _ netip.Addr) []Target {
 	return []Target{{Name: someTarget, Portals: []string{"127.0.0.1:3260,1", "[::1]:3260,1"}}}
 }
 
-func (d *directory) DiscoveryCHAP(initiator, user string, _ netip.Addr) (CHAP, bool) {
+func (d *directory) DiscoveryCHAP(initiator, user string, _ netip.Addr) []CHAP {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if initiator != goodInitiator && !d.everyone || d.chap == nil || user != d.chap.User {
-		return CHAP{}, false
+		return nil
 	}
-	return *d.chap, true
+	// Of another target of the same host; and one that lets nobody in.
+	return []CHAP{{User: user, Secret: "the secret of another volume"}, *d.chap, {User: user}}
 }
 
 func (d *directory) Admit(target, initiator string, _ netip.Addr) (Admission, error) {

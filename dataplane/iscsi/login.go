@@ -171,7 +171,7 @@ func (l *login) identify() error {
 	}
 	l.initiator = san.NormalizeInitiator(name)
 	if l.discovery {
-		l.auth = newAuthenticator(l.random, func(user string) (CHAP, bool) {
+		l.auth = newAuthenticator(l.random, func(user string) []CHAP {
 			return l.dir.DiscoveryCHAP(l.initiator, user, l.from)
 		}, false)
 		return nil
@@ -193,9 +193,14 @@ func (l *login) identify() error {
 		return refuse(pdu.LoginTargetError, "target %s has no logical unit", l.target)
 	}
 	l.admission = a
-	var lookup func(string) (CHAP, bool)
+	var lookup func(string) []CHAP
 	if a.CHAP != nil {
-		lookup = func(user string) (CHAP, bool) { return *a.CHAP, a.CHAP.User == user }
+		lookup = func(user string) []CHAP {
+			if user != a.CHAP.User {
+				return nil
+			}
+			return []CHAP{*a.CHAP}
+		}
 	}
 	l.auth = newAuthenticator(l.random, lookup, a.CHAP != nil)
 	return nil
