@@ -30,11 +30,15 @@ type bystander struct {
 	err   error
 }
 
+// config is the door for an initiator that means well.
+func (d door) config() initiator.Config {
+	return initiator.Config{Portal: d.portal, Target: d.target, InitiatorName: d.initiator, CHAP: initiator.CHAP{User: d.user, Secret: d.secret}}
+}
+
 func newBystander(ctx context.Context, name string, d door, base int64) (*bystander, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	s, err := initiator.Dial(ctx, initiator.Config{Portal: d.portal, Target: d.target, InitiatorName: d.initiator,
-		CHAP: initiator.CHAP{User: d.user, Secret: d.secret}})
+	s, err := initiator.Dial(ctx, d.config())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/sandbar-san/sandbar/internal/cdb"
+	"github.com/sandbar-san/sandbar/internal/initiator"
 	"github.com/sandbar-san/sandbar/internal/pdu"
 )
 
@@ -75,6 +76,7 @@ func (c *client) race(seed int, functions ...uint8) {
 		var last *pdu.SCSICommand
 		for range 8 {
 			last = c.write(rnd.IntN(1000), 64)
+			last.Attr = uint8(rnd.IntN(8)) // ORDERED, HEAD OF QUEUE, and those that are refused or none
 			if solicited := rnd.IntN(3) == 0; solicited {
 				c.send(last, nil)
 			} else {
@@ -167,6 +169,7 @@ func floods() []attack {
 			})
 		}},
 		{name: "flood: writes of 32 MiB without data", run: greedyWrites},
+		{name: "flood: much honest work at once", run: honestWork},
 		{name: "flood: first bursts that never end", run: func(ctx context.Context, r *rig) error {
 			return many(40, func(i int) error {
 				return on(r.prey.dial(ctx).numbered(i).login(wishes()), func(c *client) {
@@ -200,6 +203,29 @@ func floods() []attack {
 			})
 		}},
 	}
+}
+
+// honestWork is more than there is memory for at once: 512 MiB of writes, a part of each sent unasked. All of it must
+// succeed, since nobody does anything wrong.
+func honestWork(ctx context.Context, r *rig) error {
+	const sessions, depth, size = 16, 32, 1 << 20
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return many(sessions, func(i int) error {
+		cfg := r.prey.config()
+		cfg.ISID = pdu.ISID{0x80, 9, 0, 0, 0, byte(i)}
+		s, err := initiator.Dial(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		dev, err := initiator.OpenDevice(ctx, s, 0)
+		if err != nil {
+			return errors.Join(err, s.Close())
+		}
+		data := pattern(size, uint64(i))
+		err = many(depth, func(slot int) error { return dev.WriteAt(ctx, data, int64(slot)*size) })
+		return errors.Join(err, s.Close())
+	})
 }
 
 // greedyWrites opens as many of the largest writes as the unit takes, in many sessions, and sends no data.
