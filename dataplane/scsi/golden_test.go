@@ -40,8 +40,8 @@ func TestGoldenAnswers(t *testing.T) {
 		want string
 	}{
 		{"standard INQUIRY", 512, cdb.Inquiry(255),
-			"00 00 06 12 45 00 00 02 'SANDBAR ' 'VOLUME          ' '0001'" + zeros(22) + "00a0 0460 04c0 0960" + zeros(8)},
-		{"VPD 00", 512, cdb.InquiryVPD(0x00, 255), "00 00 0007 00 80 83 86 b0 b1 b2"},
+			"00 00 06 12 45 08 00 02 'SANDBAR ' 'VOLUME          ' '0001'" + zeros(22) + "00a0 0460 04c0 0960" + zeros(8)},
+		{"VPD 00", 512, cdb.InquiryVPD(0x00, 255), "00 00 0008 00 80 83 86 8f b0 b1 b2"},
 		{"VPD 86", 512, cdb.InquiryVPD(0x86, 255), "00 86 003c 00 07 01" + zeros(57)},
 		{"VPD 80", 512, cdb.InquiryVPD(0x80, 255), "00 80 0020 '5f0c2f5e7a9b4f0e9a530d1f8c1f6a01'"},
 		{"VPD 83", 512, cdb.InquiryVPD(0x83, 1024), "00 83 00ec" +
@@ -70,7 +70,12 @@ func TestGoldenAnswers(t *testing.T) {
 		{"opcodes, WRITE ATOMIC (16)", 512, cdb.ReportSupportedOpcode(1, 0x9c, 0, false, 512), "00 03 0010 9c f8 ffffffffffffffff ffff ffff 1f 04"},
 		{"opcodes, READ CAPACITY (16)", 512, cdb.ReportSupportedOpcode(2, 0x9e, 0x10, false, 512), "00 03 0010 9e 10 0000000000000000 ffffffff 00 04"},
 		{"opcodes, PERSISTENT RESERVE OUT", 512, cdb.ReportSupportedOpcode(2, 0x5f, 1, false, 512), "00 03 000a 5f 01 ff 0000 ffffffff 04"},
-		{"opcodes, EXTENDED COPY", 512, cdb.ReportSupportedOpcode(3, 0x83, 1, false, 512), "00 01 0000"},
+		{"opcodes, EXTENDED COPY (LID4)", 512, cdb.ReportSupportedOpcode(3, 0x83, 1, false, 512), "00 01 0000"},
+		{"opcodes, EXTENDED COPY (LID1)", 512, cdb.ReportSupportedOpcode(2, 0x83, 0, false, 512), "00 03 0010 83 00 0000000000000000 ffffffff 00 04"},
+		{"OPERATING PARAMETERS", 512, cdb.ReceiveCopyResults(3, 0, 255), "0000002a 01 000000 0002 0010 00000400 01fffe00" + zeros(12) + "0000 0010 10 09 00 00 000000 02 02 e4"},
+		{"VPD 8F", 4096, cdb.InquiryVPD(0x8f, 255), "00 8f 0060" + "0001 0008 07 83 01 00 84 02 00 03" +
+			"0004 001c" + "00000000 0002 0010 00000400" + zeros(16) + "0008 0004 02 02 e4 00" + "000c 0004 0002 ffff" +
+			"8001 0020 00000010 00000010 0ffff000 0c" + zeros(19)},
 		{"READ DEFECT DATA (10)", 512, cdb.CDB{0: cdb.OpReadDefectData10, 2: 0x1d, 8: 255}, "00 1d 0000"},
 		{"READ DEFECT DATA (12)", 512, cdb.CDB{0: cdb.OpReadDefectData12, 1: 0x0b, 9: 255}, "00 0b 0000 00000000"},
 		{"REPORT CAPABILITIES", 512, cdb.CDB{0: cdb.OpPersistentReserveIn, 1: 2, 8: 255}, "0008 04 80 ea01 0000"},

@@ -42,7 +42,7 @@ func (lu *LU) inquiryAs(r *request, peripheral byte) Result {
 }
 
 // standardInquiry takes gotgt's data and mends what it can't be told: the version
-// (SPC-4), no ALUA, and an absent logical unit.
+// (SPC-4), third-party copy (3PC), no ALUA, and an absent logical unit.
 func (lu *LU) standardInquiry(peripheral byte) ([]byte, *cdb.Sense) {
 	c := cdb.Inquiry(255)
 	data, sense := lu.base.run(c.Bytes(), lu.cfg.Store.SizeBytes())
@@ -51,7 +51,7 @@ func (lu *LU) standardInquiry(peripheral byte) ([]byte, *cdb.Sense) {
 	}
 	data = data[:5+int(data[4])]
 	data[0], data[2] = peripheral, 6
-	data[5] &^= 0x30
+	data[5] = data[5]&^0x30 | 0x08
 	return data, nil
 }
 
@@ -64,7 +64,7 @@ func (lu *LU) vpd(page, peripheral byte) (body []byte, ok bool) {
 	switch page {
 	case cdb.VPDSupportedPages:
 		return []byte{cdb.VPDSupportedPages, cdb.VPDSerialNumber, cdb.VPDDeviceIdentification, cdb.VPDExtendedInquiry,
-			cdb.VPDBlockLimits, cdb.VPDBlockCharacteristics, cdb.VPDProvisioning}, true
+			cdb.VPDThirdPartyCopy, cdb.VPDBlockLimits, cdb.VPDBlockCharacteristics, cdb.VPDProvisioning}, true
 	case cdb.VPDSerialNumber:
 		return []byte(strings.ReplaceAll(string(lu.cfg.ID), "-", "")), true
 	case cdb.VPDDeviceIdentification:
@@ -72,6 +72,8 @@ func (lu *LU) vpd(page, peripheral byte) (body []byte, ok bool) {
 	case cdb.VPDExtendedInquiry:
 		// SIMPLE, ORDERED and HEAD OF QUEUE task attributes, and a volatile cache (SPC-4 §7.8.7).
 		return append([]byte{0, 0x07, 0x01}, make([]byte, 57)...), true
+	case cdb.VPDThirdPartyCopy:
+		return lu.copyParameters().EncodeVPD(), true
 	case cdb.VPDBlockLimits:
 		return lu.limits.Encode(), true
 	case cdb.VPDBlockCharacteristics:

@@ -151,9 +151,10 @@ func (lu *LU) dispatch(r *request) Result {
 	return cmd.run(lu, *r)
 }
 
-// unknown answers what is not in the table: for PERSISTENT RESERVE it is the service action that is wrong.
+// unknown answers what is not in the table: for PERSISTENT RESERVE and copies it is the service action that is wrong.
 func (lu *LU) unknown(op byte) Result {
-	if op == cdb.OpPersistentReserveIn || op == cdb.OpPersistentReserveOut {
+	switch op {
+	case cdb.OpPersistentReserveIn, cdb.OpPersistentReserveOut, cdb.OpExtendedCopy, cdb.OpReceiveCopyResults:
 		return badCDB(1, 4)
 	}
 	return invalidOpcode()

@@ -159,6 +159,14 @@ func FuzzExecute(f *testing.F) {
 		c := prOut(action, cdb.PRExclusiveAccess, cdb.PROutListLength)
 		f.Add(c[:], cdb.PROutList{Key: 1, ActionKey: 2}.Encode(), 0, uint64(0))
 	}
+	copyList := cdb.CopyList{Segments: []cdb.CopySegment{{Source: cdb.CopyThisUnit, Destination: cdb.CopyThisUnit, Blocks: 3, DestinationLBA: 61}}}
+	out := copyList.Encode()
+	copies := cdb.ExtendedCopy(uint32(len(out)))
+	f.Add(copies[:], out, 0, uint64(0))
+	for action := range byte(5) {
+		c := cdb.ReceiveCopyResults(action, 0, 255)
+		f.Add(c[:], []byte{}, 255, uint64(0))
+	}
 	same := cdb.WriteSame16(0, 64, true, true)
 	f.Add(same[:], []byte{}, 0, uint64(0))
 	compare := cdb.CompareAndWrite(63, 255, true)

@@ -18,6 +18,8 @@ type Nexus struct {
 	mu         sync.Mutex
 	attentions []cdb.ASC
 	abort      func()
+	// copies are the results of EXTENDED COPY that the initiator may ask for.
+	copies []copyResult
 }
 
 // Name is the initiator port's name, "iqn…,i,0xISID".

@@ -117,6 +117,8 @@ func TestAccess(t *testing.T) {
 		{"GET LBA STATUS", cdb.GetLBAStatus(0, 24), 0, true, false, false},
 		{"WRITE (16)", cdb.Write16(0, 1, false), 512, false, false, false},
 		{"WRITE ATOMIC (16)", cdb.Block{Op: cdb.OpWriteAtomic16, Blocks: 1}.Encode(), 512, false, false, false},
+		{"EXTENDED COPY", cdb.ExtendedCopy(0), 0, false, false, false},
+		{"RECEIVE COPY RESULTS", cdb.ReceiveCopyResults(3, 0, 64), 0, false, false, false},
 		{"WRITE SAME (16)", cdb.Block{Op: cdb.OpWriteSame16, Blocks: 1}.Encode(), 512, false, false, false},
 		{"COMPARE AND WRITE", cdb.CompareAndWrite(0, 1, false), 1024, false, false, false},
 		{"SYNCHRONIZE CACHE (10)", cdb.Block{Op: cdb.OpSynchronizeCache10}.Encode(), 0, false, false, false},

@@ -89,11 +89,14 @@ func invalidOpcode() Result { return check(cdb.KeyIllegalRequest, cdb.ASCInvalid
 func decodeFailed(err error) Result {
 	var field *cdb.FieldError
 	var short *cdb.LengthError
+	var descriptor *cdb.DescriptorError
 	switch {
 	case errors.As(err, &field) && field.InData:
 		return badParameter(field.Byte)
 	case errors.As(err, &field):
 		return badCDB(field.Byte, field.Bit)
+	case errors.As(err, &descriptor):
+		return checkSense(cdb.Sense{Key: cdb.KeyIllegalRequest, ASC: descriptor.ASC}.FieldPointer(descriptor.Byte, -1, true))
 	case errors.As(err, &short):
 		return check(cdb.KeyIllegalRequest, cdb.ASCParameterListLength)
 	}

@@ -22,6 +22,11 @@ const (
 	ASCUnrecoveredReadError         ASC = 0x1100
 	ASCParameterListLength          ASC = 0x1a00
 	ASCMiscompareDuringVerify       ASC = 0x1d00
+	ASCOperationInProgress          ASC = 0x0016
+	ASCUnreachableCopyTarget        ASC = 0x0804
+	ASCThirdPartyDeviceFailure      ASC = 0x0d01
+	ASCCopyTargetNotReachable       ASC = 0x0d02
+	ASCIncorrectCopyTargetType      ASC = 0x0d03
 	ASCInvalidOpcode                ASC = 0x2000
 	ASCLBAOutOfRange                ASC = 0x2100
 	ASCInvalidFieldInCDB            ASC = 0x2400
@@ -30,7 +35,10 @@ const (
 	ASCParameterNotSupported        ASC = 0x2601
 	ASCParameterValueInvalid        ASC = 0x2602
 	ASCInvalidReleaseOfReservation  ASC = 0x2604
+	ASCTooManyTargetDescriptors     ASC = 0x2606
+	ASCUnsupportedTargetDescriptor  ASC = 0x2607
 	ASCTooManySegmentDescriptors    ASC = 0x2608
+	ASCUnsupportedSegmentDescriptor ASC = 0x2609
 	ASCWriteProtected               ASC = 0x2700
 	ASCSpaceAllocationFailed        ASC = 0x2707
 	ASCPowerOnOrReset               ASC = 0x2900
@@ -85,6 +93,14 @@ var ascNames = map[ASC]string{
 	ASCParameterNotSupported:        "PARAMETER NOT SUPPORTED",
 	ASCParameterValueInvalid:        "PARAMETER VALUE INVALID",
 	ASCInvalidReleaseOfReservation:  "INVALID RELEASE OF PERSISTENT RESERVATION",
+	ASCTooManyTargetDescriptors:     "TOO MANY TARGET DESCRIPTORS",
+	ASCUnsupportedTargetDescriptor:  "UNSUPPORTED TARGET DESCRIPTOR TYPE CODE",
+	ASCUnsupportedSegmentDescriptor: "UNSUPPORTED SEGMENT DESCRIPTOR TYPE CODE",
+	ASCOperationInProgress:          "OPERATION IN PROGRESS",
+	ASCUnreachableCopyTarget:        "UNREACHABLE COPY TARGET",
+	ASCThirdPartyDeviceFailure:      "THIRD PARTY DEVICE FAILURE",
+	ASCCopyTargetNotReachable:       "COPY TARGET DEVICE NOT REACHABLE",
+	ASCIncorrectCopyTargetType:      "INCORRECT COPY TARGET DEVICE TYPE",
 	ASCTooManySegmentDescriptors:    "TOO MANY SEGMENT DESCRIPTORS",
 	ASCWriteProtected:               "WRITE PROTECTED",
 	ASCSpaceAllocationFailed:        "SPACE ALLOCATION FAILED WRITE PROTECT",

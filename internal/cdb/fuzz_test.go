@@ -2,6 +2,7 @@ package cdb
 
 import (
 	"bytes"
+	"reflect"
 	"testing"
 )
 
@@ -57,6 +58,9 @@ func FuzzParameterData(f *testing.F) {
 	f.Add(Capacity{LastLBA: 9, BlockSizeBytes: 512}.Encode16())
 	f.Add(AppendTargetPortGroups(nil, []TargetPortGroup{{Group: 1, Ports: []uint16{1}}}))
 	f.Add(AppendLBAStatus(nil, []LBAStatus{{LBARange{1, 2}, 1}}))
+	copyList := CopyList{ListID: 7, Targets: []CopyTarget{{Designator: Designator{CodeSet: 1, Type: 3, Value: make([]byte, 16)}, BlockSizeBytes: 512}},
+		Segments: []CopySegment{{Source: 0, Destination: CopyThisUnit, Blocks: 9, SourceLBA: 1, DestinationLBA: 1 << 40}}}
+	f.Add(copyList.Encode())
 	f.Add([]byte{0x17, 0, 0x10, 0, 0x4a, 1, 0, 1, 7, 8, 1, 4})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _ = ParseSense(b)
@@ -88,6 +92,15 @@ func FuzzParameterData(f *testing.F) {
 		_, _ = ParseCapacity16(b)
 		_, _ = ParseStandardInquiry(b)
 		_, _ = DecodePROutList(b)
+		if l, err := ParseCopyList(b, CopyLimits{Targets: 3, Segments: 5, Bytes: 400}); err == nil {
+			if len(l.Targets) > 3 || len(l.Segments) > 5 {
+				t.Fatalf("%d targets and %d segments", len(l.Targets), len(l.Segments))
+			}
+			again, err := ParseCopyList(l.Encode(), CopyLimits{Targets: 3, Segments: 5, Bytes: 400})
+			if err != nil || !reflect.DeepEqual(again, l) {
+				t.Fatalf("%+v is written as %+v, %v", l, again, err)
+			}
+		}
 	})
 }
 

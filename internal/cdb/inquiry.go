@@ -67,6 +67,7 @@ const (
 	VPDSerialNumber         byte = 0x80
 	VPDDeviceIdentification byte = 0x83
 	VPDExtendedInquiry      byte = 0x86
+	VPDThirdPartyCopy       byte = 0x8f
 	VPDBlockLimits          byte = 0xb0
 	VPDBlockCharacteristics byte = 0xb1
 	VPDProvisioning         byte = 0xb2

@@ -1,7 +1,7 @@
 package cdb
 
 // Allocation reads the allocation length of a CDB that has one and no codec of its
-// own, in bytes; 0 for others (SPC-4 §4.2.5.6).
+// own, or the parameter list length of EXTENDED COPY, in bytes; 0 for others (SPC-4 §4.2.5.6).
 func Allocation(c []byte) int {
 	if needCDB(c) != nil {
 		return 0
@@ -11,7 +11,7 @@ func Allocation(c []byte) int {
 		return int(c[4])
 	case OpReportLUNs, OpMaintenanceIn:
 		return int(be.Uint32(c[6:]))
-	case OpServiceActionIn16:
+	case OpServiceActionIn16, OpExtendedCopy, OpReceiveCopyResults:
 		return int(be.Uint32(c[10:]))
 	}
 	return 0
