@@ -17,7 +17,7 @@ const (
 	directBytes = 64 << 10
 	// directAnswers and directAnswerBytes are how much the reader lets gather before it sends. The initiator
 	// shall have something to do while the rest of what it sent is executed.
-	directAnswers, directAnswerBytes = 8, 64 << 10
+	directAnswers, directAnswerBytes = 16, 128 << 10
 	// avoidAfterTakeover is how many commands go to workers after the reader was held up.
 	avoidAfterTakeover = 256
 	// mindInterval is how long a reader may be held up, give or take the same, until another takes over.
@@ -104,7 +104,11 @@ func (s *session) performDirect() bool {
 	s.direct.command = nil
 	turn := s.leave()
 	s.performNow(c)
-	return s.regain(turn)
+	if s.regain(turn) {
+		return true
+	}
+	s.out.flush() // the other reader may wait for input by now, and so may the initiator for this answer
+	return false
 }
 
 // sendDirect sends what the reader left unsent, and reports whether it still is the reader.

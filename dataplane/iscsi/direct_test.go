@@ -111,6 +111,21 @@ func TestAReaderThatIsHeldUpIsReplaced(t *testing.T) {
 	}
 }
 
+// The one that was replaced has its answer still to give, while the other waits for input.
+func TestAReaderThatWasReplacedAnswers(t *testing.T) {
+	r := newRig(t, Limits{})
+	entered, open := r.holdReader()
+	c := r.dial().login(wishes())
+	h := c.write(0, 1)
+	c.send(h, pattern(512, 1))
+	<-entered
+	c.ping(500)
+	close(open)
+	if resp, _ := expect[pdu.SCSIResponse](c); resp.ITT != h.ITT || resp.Status != cdb.StatusGood {
+		t.Errorf("%+v", resp)
+	}
+}
+
 // A session is not over while its reader executes a command, replaced or not.
 func TestASessionIsClosedWhileItsReaderIsHeldUp(t *testing.T) {
 	for _, replaced := range []bool{false, true} {

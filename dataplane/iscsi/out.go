@@ -63,18 +63,23 @@ func newOutQueue(conn net.Conn) *outQueue {
 
 // lay copies b into the current chunk, beside what was laid before. q.mu is held.
 func (q *outQueue) lay(b []byte) {
-	if cap(q.chunk)-len(q.chunk) < len(b) {
-		q.chunk = make([]byte, 0, max(headerChunk, len(b)))
-	}
-	start := len(q.chunk)
+	start := q.room(len(b))
 	q.chunk = append(q.chunk, b...)
 	q.piece(start)
-	q.bytes += len(b)
+}
+
+// room makes room for n bytes in the current chunk and returns where they go. q.mu is held.
+func (q *outQueue) room(n int) (start int) {
+	if cap(q.chunk)-len(q.chunk) < n {
+		q.chunk = make([]byte, 0, max(headerChunk, n))
+	}
+	return len(q.chunk)
 }
 
 // piece queues the chunk from start on, as part of the piece before where they touch.
 func (q *outQueue) piece(start int) {
 	fresh := q.chunk[start:len(q.chunk):len(q.chunk)]
+	q.bytes += len(fresh)
 	if n := len(q.pieces); n > 0 && start > 0 {
 		last := q.pieces[n-1]
 		if len(last) <= start && &last[0] == &q.chunk[start-len(last)] {
@@ -89,8 +94,9 @@ func (q *outQueue) piece(start int) {
 func (q *outQueue) add(b *pdu.BHS, data []byte) {
 	b.SetLengths(0, len(data))
 	q.count++
-	var head [pdu.BHSLength + pdu.DigestLength]byte
-	q.lay(q.digests.AppendHeader(head[:0], b, nil))
+	start := q.room(pdu.BHSLength + pdu.DigestLength)
+	q.chunk = q.digests.AppendHeader(q.chunk, b, nil)
+	q.piece(start)
 	if len(data) == 0 {
 		return
 	}
