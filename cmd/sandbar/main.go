@@ -36,7 +36,7 @@ func main() {
 	app := cli.App{
 		Version: buildVersion(), Stdout: os.Stdout, Stderr: os.Stderr,
 		Demo:    demo.Run,
-		Station: runStation, Unit: dataplane.Run, Host: agent.Run,
+		Station: runStation, Unit: runUnit, Host: agent.Run,
 	}
 	os.Exit(app.Run(ctx, os.Args[1:]))
 }
@@ -62,4 +62,15 @@ func runStation(ctx context.Context, cfg controlplane.Config) error {
 		debug.SetGCPercent(stationGC)
 	}
 	return controlplane.Run(ctx, cfg)
+}
+
+// unitMemory is from where on a unit collects garbage more eagerly: above what its buffers may hold
+// (dataplane/iscsi/README.md, 512 MiB) with all that is needed besides. GOMEMLIMIT overrides it.
+const unitMemory = 896 << 20
+
+func runUnit(ctx context.Context, cfg dataplane.Config) error {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(unitMemory)
+	}
+	return dataplane.Run(ctx, cfg)
 }
