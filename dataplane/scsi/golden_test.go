@@ -76,6 +76,8 @@ func TestGoldenAnswers(t *testing.T) {
 		{"VPD 8F", 4096, cdb.InquiryVPD(0x8f, 255), "00 8f 0060" + "0001 0008 07 83 01 00 84 02 00 03" +
 			"0004 001c" + "00000000 0002 0010 00000400" + zeros(16) + "0008 0004 02 02 e4 00" + "000c 0004 0002 ffff" +
 			"8001 0020 00000010 00000010 0ffff000 0c" + zeros(19)},
+		{"task management functions", 512, cdb.CDB{0: cdb.OpMaintenanceIn, 1: 0x0d, 9: 4}, "da 000000"},
+		{"task management functions, extended", 512, cdb.CDB{0: cdb.OpMaintenanceIn, 1: 0x0d, 2: 0x80, 9: 64}, "da 00000c" + zeros(12)},
 		{"READ DEFECT DATA (10)", 512, cdb.CDB{0: cdb.OpReadDefectData10, 2: 0x1d, 8: 255}, "00 1d 0000"},
 		{"READ DEFECT DATA (12)", 512, cdb.CDB{0: cdb.OpReadDefectData12, 1: 0x0b, 9: 255}, "00 0b 0000 00000000"},
 		{"REPORT CAPABILITIES", 512, cdb.CDB{0: cdb.OpPersistentReserveIn, 1: 2, 8: 255}, "0008 04 80 ea01 0000"},

@@ -113,6 +113,8 @@ func controlCommands() []command {
 		{op: cdb.OpReportLUNs, access: accessFree, usage: "\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", duringAttention: true, run: (*LU).reportLUNs},
 		{op: cdb.OpMaintenanceIn, action: cdb.MIReportSupportedOpcodes, hasAction: true, access: accessAlways,
 			usage: "\x1f\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", run: (*LU).reportOpcodes},
+		{op: cdb.OpMaintenanceIn, action: cdb.MIReportSupportedTMF, hasAction: true, access: accessAlways,
+			usage: "\x1f\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", run: (*LU).reportFunctions},
 	}
 }
 
@@ -200,4 +202,19 @@ func (lu *LU) reportOpcodes(r request) Result {
 		}
 	}
 	return r.parameterData(cdb.AppendOneCommand(nil, usage, q.Timeouts), allocation)
+}
+
+// reportFunctions is REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 §6.36): ABORT TASK, ABORT TASK SET,
+// CLEAR TASK SET, LOGICAL UNIT RESET and TARGET RESET, which the transport carries out.
+func (lu *LU) reportFunctions(r request) Result {
+	allocation := cdb.Allocation(r.CDB)
+	if allocation < 4 {
+		return badCDB(6, -1)
+	}
+	data := []byte{0xda, 0, 0, 0}
+	if r.CDB[2]&0x80 != 0 { // REPD: the extended data, with no timeouts stated
+		data = append(data, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+		data[3] = 12
+	}
+	return r.parameterData(data, allocation)
 }
