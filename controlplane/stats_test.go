@@ -19,6 +19,13 @@ func (u *testUnit) answer(q *pb.Question) *pb.Answer {
 	if u.mute {
 		return nil
 	}
+	if q.GetUnitStats() != nil {
+		st := &pb.UnitStats{UnitId: u.id, Io: &pb.IOStats{Reads: &pb.IOFigures{Commands: 9}}}
+		for _, a := range u.assignments {
+			st.Volumes = append(st.Volumes, &pb.UnitVolumeStats{VolumeId: a.VolumeId, SessionCount: 1})
+		}
+		return &pb.Answer{Id: q.Id, Answer: &pb.Answer_UnitStats{UnitStats: &pb.UnitStatsAnswer{Stats: st}}}
+	}
 	volume := q.GetVolumeStats().GetVolumeId()
 	var st *pb.VolumeStats
 	for _, a := range u.assignments {
@@ -81,6 +88,16 @@ func testStats(t *testing.T, c *cluster) {
 		if _, err := once(volumes(c.at(i, other)).GetVolumeStats, &pb.GetVolumeStatsRequest{Volume: "measured"}); san.KindOf(err) != san.KindNotFound {
 			t.Errorf("station %d, another host's volume: %v", i+1, err)
 		}
+		whole, err := once(units(cl).GetUnitStats, &pb.GetUnitStatsRequest{Id: "ustats"})
+		if err != nil || whole.Stats.Io.Reads.Commands != 9 || len(whole.Stats.Volumes) != 1 || whole.Stats.Volumes[0].VolumeName != "measured" {
+			t.Errorf("station %d, the unit: %v, %v", i+1, whole, err)
+		}
+		if _, err := once(units(cl).GetUnitStats, &pb.GetUnitStatsRequest{Id: "none"}); san.KindOf(err) != san.KindNotFound {
+			t.Errorf("station %d, no such unit: %v", i+1, err)
+		}
+		if _, err := once(units(c.at(i, other)).GetUnitStats, &pb.GetUnitStatsRequest{Id: "ustats"}); san.KindOf(err) != san.KindDenied {
+			t.Errorf("station %d, a unit asked for by a provisioner: %v", i+1, err)
+		}
 	}
 	testUnitAway(t, c, u)
 }
@@ -105,5 +122,8 @@ func testUnitAway(t *testing.T, c *cluster, u *testUnit) {
 	c.awaitUnit(c.admin(), "ustats", "Stopped")
 	for i := range c.stations { // those that follow may hear of it later
 		c.await("a refusal", func() error { return refused(i, "unit ustats is Stopped") })
+		if _, err := once(units(c.at(i, c.read("admin.token"))).GetUnitStats, &pb.GetUnitStatsRequest{Id: "ustats"}); san.KindOf(err) != san.KindUnavailable {
+			t.Errorf("a stopped unit, station %d: %v", i+1, err)
+		}
 	}
 }

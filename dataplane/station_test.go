@@ -280,10 +280,21 @@ func (s *station) want(replicas []*pb.DesiredReplica, access ...*pb.DesiredAssig
 // stats asks the unit what it has counted for a volume.
 func (s *station) stats(volume string) *pb.VolumeStats {
 	s.t.Helper()
+	a := s.ask(&pb.Question{Question: &pb.Question_VolumeStats{VolumeStats: &pb.VolumeStatsQuestion{VolumeId: volume}}})
+	if a.GetVolumeStats() == nil {
+		s.t.Fatalf("the question was answered with %v", a)
+	}
+	return a.GetVolumeStats().Stats
+}
+
+// ask asks the unit and returns its answer.
+func (s *station) ask(q *pb.Question) *pb.Answer {
+	s.t.Helper()
 	var id uint64
 	s.note(func() {
 		id = uint64(len(s.answers) + 1)
-		s.asking = append(s.asking, &pb.Question{Id: id, Question: &pb.Question_VolumeStats{VolumeStats: &pb.VolumeStatsQuestion{VolumeId: volume}}})
+		q.Id = id
+		s.asking = append(s.asking, q)
 	})
 	var a *pb.Answer
 	s.wait("answer", func() bool {
@@ -292,10 +303,10 @@ func (s *station) stats(volume string) *pb.VolumeStats {
 		}
 		return a != nil
 	})
-	if a.Id != id || a.GetVolumeStats() == nil {
+	if a.Id != id {
 		s.t.Fatalf("question %d was answered with %v", id, a)
 	}
-	return a.GetVolumeStats().Stats
+	return a
 }
 
 // tell sends a state as it is.

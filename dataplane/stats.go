@@ -1,13 +1,17 @@
 package dataplane
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sandbar-san/sandbar/api/gen/sandbar/v1"
 	"github.com/sandbar-san/sandbar/dataplane/iscsi/meter"
+	"github.com/sandbar-san/sandbar/internal/histogram"
 	"github.com/sandbar-san/sandbar/internal/iostats"
 	"github.com/sandbar-san/sandbar/san"
 )
@@ -17,6 +21,8 @@ const (
 	rateInterval = time.Second
 	// maxSessionsTold bounds the sessions that one answer lists.
 	maxSessionsTold = 256
+	// maxVolumesTold bounds the volumes that one answer lists.
+	maxVolumesTold = 256
 )
 
 // measure samples all targets' counters once an interval, for their rates, until ctx ends.
@@ -47,11 +53,36 @@ func (g *gate) meters() []*meter.Target {
 
 // answer answers a station's question, nil if it is not one that this unit knows.
 func (g *gate) answer(q *pb.Question) *pb.Answer {
-	if x, ok := q.Question.(*pb.Question_VolumeStats); ok {
+	switch x := q.Question.(type) {
+	case *pb.Question_VolumeStats:
 		stats := g.volumeStats(san.VolumeID(x.VolumeStats.GetVolumeId()))
 		return &pb.Answer{Id: q.Id, Answer: &pb.Answer_VolumeStats{VolumeStats: &pb.VolumeStatsAnswer{Stats: stats}}}
+	case *pb.Question_UnitStats:
+		return &pb.Answer{Id: q.Id, Answer: &pb.Answer_UnitStats{UnitStats: &pb.UnitStatsAnswer{Stats: g.unitStats()}}}
 	}
 	return nil
+}
+
+// unitStats is what was counted of all volumes' sessions.
+func (g *gate) unitStats() *pb.UnitStats {
+	g.mu.RLock()
+	targets := slices.Collect(maps.Values(g.targets))
+	g.mu.RUnlock()
+	sum := meter.IO{Reads: &histogram.Counts{}, Writes: &histogram.Counts{}}
+	out := &pb.UnitStats{UnitId: string(g.unit), At: timestamppb.Now()}
+	for _, t := range targets {
+		st := t.meter.Stats()
+		sum.Add(st.IO)
+		out.Volumes = append(out.Volumes, &pb.UnitVolumeStats{VolumeId: string(t.volume), SessionCount: uint32(len(st.Sessions)), Io: wireIO(st.IO)})
+	}
+	out.Io = wireIO(sum)
+	slices.SortFunc(out.Volumes, func(a, b *pb.UnitVolumeStats) int {
+		return cmp.Or(cmp.Compare(iostats.Rate(b.Io), iostats.Rate(a.Io)), cmp.Compare(a.VolumeId, b.VolumeId))
+	})
+	if n := len(out.Volumes); n > maxVolumesTold {
+		out.Volumes, out.VolumesOmitted = out.Volumes[:maxVolumesTold], uint32(n-maxVolumesTold)
+	}
+	return out
 }
 
 // volumeStats is what was counted of a volume's sessions, nil if it is not exposed.

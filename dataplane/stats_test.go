@@ -49,6 +49,11 @@ func TestAUnitTellsWhatItCounted(t *testing.T) {
 	if s := st.Sessions[0]; s.HostId != "a" || s.Initiator != hostA || s.UnitId != "u1" || s.Address == "" || s.Since == nil || s.Io.Reads.Commands < 5 {
 		t.Errorf("session %v", s)
 	}
+	unit := w.station.ask(&pb.Question{Question: &pb.Question_UnitStats{UnitStats: &pb.UnitStatsQuestion{}}}).GetUnitStats().GetStats()
+	if b := w.station.stats(volumeB); unit.UnitId != "u1" || len(unit.Volumes) != 2 || unit.Io.Reads.Commands != st.Io.Reads.Commands+b.Io.Reads.Commands || unit.Io.Writes.Commands != 3 ||
+		unit.Io.Reads.Latency.GetMaxMicros() == 0 || unit.Volumes[0].SessionCount+unit.Volumes[1].SessionCount != 2 {
+		t.Errorf("the unit as a whole: %v", unit)
+	}
 	// What a session did stays counted when it is over, and the rates come once an interval has been whole.
 	release := access(volumeA, "a", 2, hostA)
 	release.Release = true

@@ -92,6 +92,11 @@ func sumIO(a, b *pb.IOStats) *pb.IOStats {
 	return out
 }
 
+// Rate is how many commands a second there were, of all classes.
+func Rate(io *pb.IOStats) float64 {
+	return io.GetReads().GetIops() + io.GetWrites().GetIops() + io.GetOther().GetIops()
+}
+
 // Strip removes the histograms.
 func Strip(s *pb.VolumeStats) {
 	for _, f := range classes(s.GetIo()) {

@@ -17,6 +17,7 @@
 //   - An error is an answer with another status than GOOD, unit attentions and reservation conflicts included.
 //   - The latency begins when the command's turn has come (its header has been read), so it includes the wait for
 //     data that the initiator has still to send, and ends when its answer is ready to be sent.
-//   - The queue depth is how many commands are between these two.
+//   - The queue depth is how many commands are between these two. What lies in the connection's buffers, because
+//     the unit is still at the commands before it, is in neither.
 //   - Aborted commands are answered by nobody and are counted apart.
 package meter

@@ -50,6 +50,11 @@ func TestFiguresOfLiveAndEndedSessions(t *testing.T) {
 		if st.Reads.Max() != 50*time.Millisecond || st.Writes.Max() != 2*time.Millisecond || st.Writes.N() != 1 {
 			t.Errorf("longest read %v, write %v", st.Reads.Max(), st.Writes.Max())
 		}
+		twice := target.Stats().IO
+		twice.Add(st.IO)
+		if twice.Class[Read].Count != (Count{200, 2 * 99 * 4096, 2}) || twice.Reads.N() != 200 || twice.Aborted != 2 || twice.DepthMax != 1 {
+			t.Errorf("with itself: %+v", twice)
+		}
 		if len(st.Sessions) != 1 || st.Sessions[0].Initiator != "a" || st.Sessions[0].Class[Read].Commands != 100 || st.Sessions[0].Writes.N() != 0 {
 			t.Errorf("sessions: %+v", st.Sessions)
 		}

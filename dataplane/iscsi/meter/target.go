@@ -118,6 +118,19 @@ type IO struct {
 	Interval time.Duration
 }
 
+// Add adds the figures of another target's sessions.
+func (io *IO) Add(o IO) {
+	for i, f := range o.Class {
+		c := &io.Class[i]
+		c.Commands, c.Bytes, c.Errors = c.Commands+f.Commands, c.Bytes+f.Bytes, c.Errors+f.Errors
+		c.CommandsPerSecond, c.BytesPerSecond = c.CommandsPerSecond+f.CommandsPerSecond, c.BytesPerSecond+f.BytesPerSecond
+	}
+	io.Reads.Add(o.Reads)
+	io.Writes.Add(o.Writes)
+	io.Aborted, io.Depth = io.Aborted+o.Aborted, io.Depth+o.Depth
+	io.DepthMax, io.Interval = max(io.DepthMax, o.DepthMax), max(io.Interval, o.Interval)
+}
+
 func figures(now totals, s *sampled) IO {
 	io := IO{Aborted: now.aborted, Interval: s.took, Reads: &histogram.Counts{}, Writes: &histogram.Counts{}}
 	for i := range io.Class {

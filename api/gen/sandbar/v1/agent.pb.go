@@ -622,6 +622,7 @@ type Question struct {
 	// Types that are valid to be assigned to Question:
 	//
 	//	*Question_VolumeStats
+	//	*Question_UnitStats
 	Question      isQuestion_Question `protobuf_oneof:"question"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -680,6 +681,15 @@ func (x *Question) GetVolumeStats() *VolumeStatsQuestion {
 	return nil
 }
 
+func (x *Question) GetUnitStats() *UnitStatsQuestion {
+	if x != nil {
+		if x, ok := x.Question.(*Question_UnitStats); ok {
+			return x.UnitStats
+		}
+	}
+	return nil
+}
+
 type isQuestion_Question interface {
 	isQuestion_Question()
 }
@@ -688,7 +698,13 @@ type Question_VolumeStats struct {
 	VolumeStats *VolumeStatsQuestion `protobuf:"bytes,2,opt,name=volume_stats,json=volumeStats,proto3,oneof"`
 }
 
+type Question_UnitStats struct {
+	UnitStats *UnitStatsQuestion `protobuf:"bytes,3,opt,name=unit_stats,json=unitStats,proto3,oneof"`
+}
+
 func (*Question_VolumeStats) isQuestion_Question() {}
+
+func (*Question_UnitStats) isQuestion_Question() {}
 
 // Answer goes with a question.
 type Answer struct {
@@ -699,6 +715,7 @@ type Answer struct {
 	// Types that are valid to be assigned to Answer:
 	//
 	//	*Answer_VolumeStats
+	//	*Answer_UnitStats
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -757,6 +774,15 @@ func (x *Answer) GetVolumeStats() *VolumeStatsAnswer {
 	return nil
 }
 
+func (x *Answer) GetUnitStats() *UnitStatsAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_UnitStats); ok {
+			return x.UnitStats
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -765,7 +791,13 @@ type Answer_VolumeStats struct {
 	VolumeStats *VolumeStatsAnswer `protobuf:"bytes,2,opt,name=volume_stats,json=volumeStats,proto3,oneof"`
 }
 
+type Answer_UnitStats struct {
+	UnitStats *UnitStatsAnswer `protobuf:"bytes,3,opt,name=unit_stats,json=unitStats,proto3,oneof"`
+}
+
 func (*Answer_VolumeStats) isAnswer_Answer() {}
+
+func (*Answer_UnitStats) isAnswer_Answer() {}
 
 // VolumeStatsQuestion asks for what was counted of a volume's sessions.
 type VolumeStatsQuestion struct {
@@ -858,6 +890,88 @@ func (x *VolumeStatsAnswer) GetStats() *VolumeStats {
 	return nil
 }
 
+// UnitStatsQuestion asks for what was counted of all volumes.
+type UnitStatsQuestion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnitStatsQuestion) Reset() {
+	*x = UnitStatsQuestion{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnitStatsQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnitStatsQuestion) ProtoMessage() {}
+
+func (x *UnitStatsQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnitStatsQuestion.ProtoReflect.Descriptor instead.
+func (*UnitStatsQuestion) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+// UnitStatsAnswer has it.
+type UnitStatsAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stats         *UnitStats             `protobuf:"bytes,1,opt,name=stats,proto3" json:"stats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnitStatsAnswer) Reset() {
+	*x = UnitStatsAnswer{}
+	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnitStatsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnitStatsAnswer) ProtoMessage() {}
+
+func (x *UnitStatsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnitStatsAnswer.ProtoReflect.Descriptor instead.
+func (*UnitStatsAnswer) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UnitStatsAnswer) GetStats() *UnitStats {
+	if x != nil {
+		return x.Stats
+	}
+	return nil
+}
+
 // NeedStorageInfo asks a unit for its storage info (Fig. 3c).
 type NeedStorageInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -867,7 +981,7 @@ type NeedStorageInfo struct {
 
 func (x *NeedStorageInfo) Reset() {
 	*x = NeedStorageInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +993,7 @@ func (x *NeedStorageInfo) String() string {
 func (*NeedStorageInfo) ProtoMessage() {}
 
 func (x *NeedStorageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[10]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1006,7 @@ func (x *NeedStorageInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeedStorageInfo.ProtoReflect.Descriptor instead.
 func (*NeedStorageInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 // StorageInfo is what a unit has (Fig. 3d).
@@ -906,7 +1020,7 @@ type StorageInfo struct {
 
 func (x *StorageInfo) Reset() {
 	*x = StorageInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1032,7 @@ func (x *StorageInfo) String() string {
 func (*StorageInfo) ProtoMessage() {}
 
 func (x *StorageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[11]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1045,7 @@ func (x *StorageInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StorageInfo.ProtoReflect.Descriptor instead.
 func (*StorageInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StorageInfo) GetMedia() []*MediumInfo {
@@ -961,7 +1075,7 @@ type MediumInfo struct {
 
 func (x *MediumInfo) Reset() {
 	*x = MediumInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1087,7 @@ func (x *MediumInfo) String() string {
 func (*MediumInfo) ProtoMessage() {}
 
 func (x *MediumInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[12]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1100,7 @@ func (x *MediumInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediumInfo.ProtoReflect.Descriptor instead.
 func (*MediumInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MediumInfo) GetId() string {
@@ -1033,7 +1147,7 @@ type ReplicaInfo struct {
 
 func (x *ReplicaInfo) Reset() {
 	*x = ReplicaInfo{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1159,7 @@ func (x *ReplicaInfo) String() string {
 func (*ReplicaInfo) ProtoMessage() {}
 
 func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[13]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1172,7 @@ func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaInfo.ProtoReflect.Descriptor instead.
 func (*ReplicaInfo) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReplicaInfo) GetVolumeId() string {
@@ -1113,7 +1227,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1239,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[14]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1252,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -1158,7 +1272,7 @@ type ReportBatch struct {
 
 func (x *ReportBatch) Reset() {
 	*x = ReportBatch{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1284,7 @@ func (x *ReportBatch) String() string {
 func (*ReportBatch) ProtoMessage() {}
 
 func (x *ReportBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[15]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1297,7 @@ func (x *ReportBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportBatch.ProtoReflect.Descriptor instead.
 func (*ReportBatch) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportBatch) GetReports() []*Report {
@@ -1209,7 +1323,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1335,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[16]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1348,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Report) GetKind() ReportKind {
@@ -1290,7 +1404,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1416,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[17]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1429,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Stamp) GetClusterGeneration() uint64 {
@@ -1350,7 +1464,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1476,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[18]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1489,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DesiredState) GetFull() bool {
@@ -1432,7 +1546,7 @@ type DesiredReplica struct {
 
 func (x *DesiredReplica) Reset() {
 	*x = DesiredReplica{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1558,7 @@ func (x *DesiredReplica) String() string {
 func (*DesiredReplica) ProtoMessage() {}
 
 func (x *DesiredReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[19]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1571,7 @@ func (x *DesiredReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredReplica.ProtoReflect.Descriptor instead.
 func (*DesiredReplica) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DesiredReplica) GetStamp() *Stamp {
@@ -1534,7 +1648,7 @@ type DesiredSlice struct {
 
 func (x *DesiredSlice) Reset() {
 	*x = DesiredSlice{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1660,7 @@ func (x *DesiredSlice) String() string {
 func (*DesiredSlice) ProtoMessage() {}
 
 func (x *DesiredSlice) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[20]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1673,7 @@ func (x *DesiredSlice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredSlice.ProtoReflect.Descriptor instead.
 func (*DesiredSlice) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DesiredSlice) GetMediumId() string {
@@ -1602,7 +1716,7 @@ type DesiredAssignment struct {
 
 func (x *DesiredAssignment) Reset() {
 	*x = DesiredAssignment{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1728,7 @@ func (x *DesiredAssignment) String() string {
 func (*DesiredAssignment) ProtoMessage() {}
 
 func (x *DesiredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[21]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1741,7 @@ func (x *DesiredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredAssignment.ProtoReflect.Descriptor instead.
 func (*DesiredAssignment) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DesiredAssignment) GetStamp() *Stamp {
@@ -1750,7 +1864,7 @@ type DesiredPath struct {
 
 func (x *DesiredPath) Reset() {
 	*x = DesiredPath{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1876,7 @@ func (x *DesiredPath) String() string {
 func (*DesiredPath) ProtoMessage() {}
 
 func (x *DesiredPath) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[22]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1889,7 @@ func (x *DesiredPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredPath.ProtoReflect.Descriptor instead.
 func (*DesiredPath) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DesiredPath) GetUnitId() string {
@@ -1829,7 +1943,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1955,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[23]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1968,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 // ProbeResponse says who answers.
@@ -1868,7 +1982,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1994,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[24]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2007,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProbeResponse) GetUnitId() string {
@@ -1934,7 +2048,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2060,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[25]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2073,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AgentMessage) GetRole() string {
@@ -2085,7 +2199,7 @@ type StreamLost struct {
 
 func (x *StreamLost) Reset() {
 	*x = StreamLost{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2211,7 @@ func (x *StreamLost) String() string {
 func (*StreamLost) ProtoMessage() {}
 
 func (x *StreamLost) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[26]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2224,7 @@ func (x *StreamLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLost.ProtoReflect.Descriptor instead.
 func (*StreamLost) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 // SubmitRequest is a batch.
@@ -2123,7 +2237,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2135,7 +2249,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[27]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2148,7 +2262,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SubmitRequest) GetMessages() []*AgentMessage {
@@ -2168,7 +2282,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2294,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[28]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2307,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitResponse) GetErrors() []string {
@@ -2212,7 +2326,7 @@ type HeartbeatAgesRequest struct {
 
 func (x *HeartbeatAgesRequest) Reset() {
 	*x = HeartbeatAgesRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2338,7 @@ func (x *HeartbeatAgesRequest) String() string {
 func (*HeartbeatAgesRequest) ProtoMessage() {}
 
 func (x *HeartbeatAgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[29]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2351,7 @@ func (x *HeartbeatAgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAgesRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatAgesRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 // HeartbeatAgesResponse has an age per connected agent.
@@ -2250,7 +2364,7 @@ type HeartbeatAgesResponse struct {
 
 func (x *HeartbeatAgesResponse) Reset() {
 	*x = HeartbeatAgesResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2262,7 +2376,7 @@ func (x *HeartbeatAgesResponse) String() string {
 func (*HeartbeatAgesResponse) ProtoMessage() {}
 
 func (x *HeartbeatAgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[30]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2275,7 +2389,7 @@ func (x *HeartbeatAgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAgesResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatAgesResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HeartbeatAgesResponse) GetAges() []*HeartbeatAge {
@@ -2298,7 +2412,7 @@ type HeartbeatAge struct {
 
 func (x *HeartbeatAge) Reset() {
 	*x = HeartbeatAge{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2424,7 @@ func (x *HeartbeatAge) String() string {
 func (*HeartbeatAge) ProtoMessage() {}
 
 func (x *HeartbeatAge) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[31]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2437,7 @@ func (x *HeartbeatAge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAge.ProtoReflect.Descriptor instead.
 func (*HeartbeatAge) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HeartbeatAge) GetRole() string {
@@ -2363,7 +2477,7 @@ type BootstrapStateRequest struct {
 
 func (x *BootstrapStateRequest) Reset() {
 	*x = BootstrapStateRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[32]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2489,7 @@ func (x *BootstrapStateRequest) String() string {
 func (*BootstrapStateRequest) ProtoMessage() {}
 
 func (x *BootstrapStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[32]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2502,7 @@ func (x *BootstrapStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootstrapStateRequest.ProtoReflect.Descriptor instead.
 func (*BootstrapStateRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 // BootstrapStateResponse decides whether a bootstrap is safe.
@@ -2403,7 +2517,7 @@ type BootstrapStateResponse struct {
 
 func (x *BootstrapStateResponse) Reset() {
 	*x = BootstrapStateResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[33]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2529,7 @@ func (x *BootstrapStateResponse) String() string {
 func (*BootstrapStateResponse) ProtoMessage() {}
 
 func (x *BootstrapStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[33]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2542,7 @@ func (x *BootstrapStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootstrapStateResponse.ProtoReflect.Descriptor instead.
 func (*BootstrapStateResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BootstrapStateResponse) GetHasState() bool {
@@ -2462,7 +2576,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[34]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2588,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[34]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2601,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProposeRequest) GetCommand() []byte {
@@ -2507,7 +2621,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[35]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2633,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[35]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2646,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -2553,7 +2667,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[36]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +2679,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[36]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +2692,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AskRequest) GetUnitId() string {
@@ -2605,7 +2719,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_sandbar_v1_agent_proto_msgTypes[37]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2731,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sandbar_v1_agent_proto_msgTypes[37]
+	mi := &file_sandbar_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2744,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_sandbar_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AskResponse) GetAnswer() *Answer {
@@ -2679,20 +2793,27 @@ const file_sandbar_v1_agent_proto_rawDesc = "" +
 	"\tHeartbeat\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"*\n" +
 	"\fHeartbeatAck\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\"l\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\xac\x01\n" +
 	"\bQuestion\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12D\n" +
-	"\fvolume_stats\x18\x02 \x01(\v2\x1f.sandbar.v1.VolumeStatsQuestionH\x00R\vvolumeStatsB\n" +
+	"\fvolume_stats\x18\x02 \x01(\v2\x1f.sandbar.v1.VolumeStatsQuestionH\x00R\vvolumeStats\x12>\n" +
 	"\n" +
-	"\bquestion\"f\n" +
+	"unit_stats\x18\x03 \x01(\v2\x1d.sandbar.v1.UnitStatsQuestionH\x00R\tunitStatsB\n" +
+	"\n" +
+	"\bquestion\"\xa4\x01\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12B\n" +
-	"\fvolume_stats\x18\x02 \x01(\v2\x1d.sandbar.v1.VolumeStatsAnswerH\x00R\vvolumeStatsB\b\n" +
+	"\fvolume_stats\x18\x02 \x01(\v2\x1d.sandbar.v1.VolumeStatsAnswerH\x00R\vvolumeStats\x12<\n" +
+	"\n" +
+	"unit_stats\x18\x03 \x01(\v2\x1b.sandbar.v1.UnitStatsAnswerH\x00R\tunitStatsB\b\n" +
 	"\x06answer\"2\n" +
 	"\x13VolumeStatsQuestion\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\"B\n" +
 	"\x11VolumeStatsAnswer\x12-\n" +
-	"\x05stats\x18\x01 \x01(\v2\x17.sandbar.v1.VolumeStatsR\x05stats\"\x11\n" +
+	"\x05stats\x18\x01 \x01(\v2\x17.sandbar.v1.VolumeStatsR\x05stats\"\x13\n" +
+	"\x11UnitStatsQuestion\">\n" +
+	"\x0fUnitStatsAnswer\x12+\n" +
+	"\x05stats\x18\x01 \x01(\v2\x15.sandbar.v1.UnitStatsR\x05stats\"\x11\n" +
 	"\x0fNeedStorageInfo\"p\n" +
 	"\vStorageInfo\x12,\n" +
 	"\x05media\x18\x01 \x03(\v2\x16.sandbar.v1.MediumInfoR\x05media\x123\n" +
@@ -2866,7 +2987,7 @@ func file_sandbar_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_sandbar_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sandbar_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_sandbar_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_sandbar_v1_agent_proto_goTypes = []any{
 	(ReportKind)(0),                // 0: sandbar.v1.ReportKind
 	(*SessionRequest)(nil),         // 1: sandbar.v1.SessionRequest
@@ -2879,90 +3000,96 @@ var file_sandbar_v1_agent_proto_goTypes = []any{
 	(*Answer)(nil),                 // 8: sandbar.v1.Answer
 	(*VolumeStatsQuestion)(nil),    // 9: sandbar.v1.VolumeStatsQuestion
 	(*VolumeStatsAnswer)(nil),      // 10: sandbar.v1.VolumeStatsAnswer
-	(*NeedStorageInfo)(nil),        // 11: sandbar.v1.NeedStorageInfo
-	(*StorageInfo)(nil),            // 12: sandbar.v1.StorageInfo
-	(*MediumInfo)(nil),             // 13: sandbar.v1.MediumInfo
-	(*ReplicaInfo)(nil),            // 14: sandbar.v1.ReplicaInfo
-	(*Goodbye)(nil),                // 15: sandbar.v1.Goodbye
-	(*ReportBatch)(nil),            // 16: sandbar.v1.ReportBatch
-	(*Report)(nil),                 // 17: sandbar.v1.Report
-	(*Stamp)(nil),                  // 18: sandbar.v1.Stamp
-	(*DesiredState)(nil),           // 19: sandbar.v1.DesiredState
-	(*DesiredReplica)(nil),         // 20: sandbar.v1.DesiredReplica
-	(*DesiredSlice)(nil),           // 21: sandbar.v1.DesiredSlice
-	(*DesiredAssignment)(nil),      // 22: sandbar.v1.DesiredAssignment
-	(*DesiredPath)(nil),            // 23: sandbar.v1.DesiredPath
-	(*ProbeRequest)(nil),           // 24: sandbar.v1.ProbeRequest
-	(*ProbeResponse)(nil),          // 25: sandbar.v1.ProbeResponse
-	(*AgentMessage)(nil),           // 26: sandbar.v1.AgentMessage
-	(*StreamLost)(nil),             // 27: sandbar.v1.StreamLost
-	(*SubmitRequest)(nil),          // 28: sandbar.v1.SubmitRequest
-	(*SubmitResponse)(nil),         // 29: sandbar.v1.SubmitResponse
-	(*HeartbeatAgesRequest)(nil),   // 30: sandbar.v1.HeartbeatAgesRequest
-	(*HeartbeatAgesResponse)(nil),  // 31: sandbar.v1.HeartbeatAgesResponse
-	(*HeartbeatAge)(nil),           // 32: sandbar.v1.HeartbeatAge
-	(*BootstrapStateRequest)(nil),  // 33: sandbar.v1.BootstrapStateRequest
-	(*BootstrapStateResponse)(nil), // 34: sandbar.v1.BootstrapStateResponse
-	(*ProposeRequest)(nil),         // 35: sandbar.v1.ProposeRequest
-	(*ProposeResponse)(nil),        // 36: sandbar.v1.ProposeResponse
-	(*AskRequest)(nil),             // 37: sandbar.v1.AskRequest
-	(*AskResponse)(nil),            // 38: sandbar.v1.AskResponse
-	(*VolumeStats)(nil),            // 39: sandbar.v1.VolumeStats
+	(*UnitStatsQuestion)(nil),      // 11: sandbar.v1.UnitStatsQuestion
+	(*UnitStatsAnswer)(nil),        // 12: sandbar.v1.UnitStatsAnswer
+	(*NeedStorageInfo)(nil),        // 13: sandbar.v1.NeedStorageInfo
+	(*StorageInfo)(nil),            // 14: sandbar.v1.StorageInfo
+	(*MediumInfo)(nil),             // 15: sandbar.v1.MediumInfo
+	(*ReplicaInfo)(nil),            // 16: sandbar.v1.ReplicaInfo
+	(*Goodbye)(nil),                // 17: sandbar.v1.Goodbye
+	(*ReportBatch)(nil),            // 18: sandbar.v1.ReportBatch
+	(*Report)(nil),                 // 19: sandbar.v1.Report
+	(*Stamp)(nil),                  // 20: sandbar.v1.Stamp
+	(*DesiredState)(nil),           // 21: sandbar.v1.DesiredState
+	(*DesiredReplica)(nil),         // 22: sandbar.v1.DesiredReplica
+	(*DesiredSlice)(nil),           // 23: sandbar.v1.DesiredSlice
+	(*DesiredAssignment)(nil),      // 24: sandbar.v1.DesiredAssignment
+	(*DesiredPath)(nil),            // 25: sandbar.v1.DesiredPath
+	(*ProbeRequest)(nil),           // 26: sandbar.v1.ProbeRequest
+	(*ProbeResponse)(nil),          // 27: sandbar.v1.ProbeResponse
+	(*AgentMessage)(nil),           // 28: sandbar.v1.AgentMessage
+	(*StreamLost)(nil),             // 29: sandbar.v1.StreamLost
+	(*SubmitRequest)(nil),          // 30: sandbar.v1.SubmitRequest
+	(*SubmitResponse)(nil),         // 31: sandbar.v1.SubmitResponse
+	(*HeartbeatAgesRequest)(nil),   // 32: sandbar.v1.HeartbeatAgesRequest
+	(*HeartbeatAgesResponse)(nil),  // 33: sandbar.v1.HeartbeatAgesResponse
+	(*HeartbeatAge)(nil),           // 34: sandbar.v1.HeartbeatAge
+	(*BootstrapStateRequest)(nil),  // 35: sandbar.v1.BootstrapStateRequest
+	(*BootstrapStateResponse)(nil), // 36: sandbar.v1.BootstrapStateResponse
+	(*ProposeRequest)(nil),         // 37: sandbar.v1.ProposeRequest
+	(*ProposeResponse)(nil),        // 38: sandbar.v1.ProposeResponse
+	(*AskRequest)(nil),             // 39: sandbar.v1.AskRequest
+	(*AskResponse)(nil),            // 40: sandbar.v1.AskResponse
+	(*VolumeStats)(nil),            // 41: sandbar.v1.VolumeStats
+	(*UnitStats)(nil),              // 42: sandbar.v1.UnitStats
 }
 var file_sandbar_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: sandbar.v1.SessionRequest.hello:type_name -> sandbar.v1.Hello
 	5,  // 1: sandbar.v1.SessionRequest.heartbeat:type_name -> sandbar.v1.Heartbeat
-	12, // 2: sandbar.v1.SessionRequest.storage_info:type_name -> sandbar.v1.StorageInfo
-	16, // 3: sandbar.v1.SessionRequest.reports:type_name -> sandbar.v1.ReportBatch
-	15, // 4: sandbar.v1.SessionRequest.goodbye:type_name -> sandbar.v1.Goodbye
+	14, // 2: sandbar.v1.SessionRequest.storage_info:type_name -> sandbar.v1.StorageInfo
+	18, // 3: sandbar.v1.SessionRequest.reports:type_name -> sandbar.v1.ReportBatch
+	17, // 4: sandbar.v1.SessionRequest.goodbye:type_name -> sandbar.v1.Goodbye
 	8,  // 5: sandbar.v1.SessionRequest.answer:type_name -> sandbar.v1.Answer
 	4,  // 6: sandbar.v1.SessionResponse.welcome:type_name -> sandbar.v1.Welcome
-	11, // 7: sandbar.v1.SessionResponse.need_storage_info:type_name -> sandbar.v1.NeedStorageInfo
-	19, // 8: sandbar.v1.SessionResponse.desired_state:type_name -> sandbar.v1.DesiredState
+	13, // 7: sandbar.v1.SessionResponse.need_storage_info:type_name -> sandbar.v1.NeedStorageInfo
+	21, // 8: sandbar.v1.SessionResponse.desired_state:type_name -> sandbar.v1.DesiredState
 	6,  // 9: sandbar.v1.SessionResponse.heartbeat_ack:type_name -> sandbar.v1.HeartbeatAck
 	7,  // 10: sandbar.v1.SessionResponse.question:type_name -> sandbar.v1.Question
 	9,  // 11: sandbar.v1.Question.volume_stats:type_name -> sandbar.v1.VolumeStatsQuestion
-	10, // 12: sandbar.v1.Answer.volume_stats:type_name -> sandbar.v1.VolumeStatsAnswer
-	39, // 13: sandbar.v1.VolumeStatsAnswer.stats:type_name -> sandbar.v1.VolumeStats
-	13, // 14: sandbar.v1.StorageInfo.media:type_name -> sandbar.v1.MediumInfo
-	14, // 15: sandbar.v1.StorageInfo.replicas:type_name -> sandbar.v1.ReplicaInfo
-	17, // 16: sandbar.v1.ReportBatch.reports:type_name -> sandbar.v1.Report
-	0,  // 17: sandbar.v1.Report.kind:type_name -> sandbar.v1.ReportKind
-	18, // 18: sandbar.v1.DesiredState.stamp:type_name -> sandbar.v1.Stamp
-	20, // 19: sandbar.v1.DesiredState.replicas:type_name -> sandbar.v1.DesiredReplica
-	22, // 20: sandbar.v1.DesiredState.assignments:type_name -> sandbar.v1.DesiredAssignment
-	18, // 21: sandbar.v1.DesiredReplica.stamp:type_name -> sandbar.v1.Stamp
-	21, // 22: sandbar.v1.DesiredReplica.slices:type_name -> sandbar.v1.DesiredSlice
-	18, // 23: sandbar.v1.DesiredAssignment.stamp:type_name -> sandbar.v1.Stamp
-	23, // 24: sandbar.v1.DesiredAssignment.paths:type_name -> sandbar.v1.DesiredPath
-	3,  // 25: sandbar.v1.AgentMessage.hello:type_name -> sandbar.v1.Hello
-	12, // 26: sandbar.v1.AgentMessage.storage_info:type_name -> sandbar.v1.StorageInfo
-	16, // 27: sandbar.v1.AgentMessage.reports:type_name -> sandbar.v1.ReportBatch
-	15, // 28: sandbar.v1.AgentMessage.goodbye:type_name -> sandbar.v1.Goodbye
-	27, // 29: sandbar.v1.AgentMessage.stream_lost:type_name -> sandbar.v1.StreamLost
-	26, // 30: sandbar.v1.SubmitRequest.messages:type_name -> sandbar.v1.AgentMessage
-	32, // 31: sandbar.v1.HeartbeatAgesResponse.ages:type_name -> sandbar.v1.HeartbeatAge
-	7,  // 32: sandbar.v1.AskRequest.question:type_name -> sandbar.v1.Question
-	8,  // 33: sandbar.v1.AskResponse.answer:type_name -> sandbar.v1.Answer
-	1,  // 34: sandbar.v1.AgentService.Session:input_type -> sandbar.v1.SessionRequest
-	24, // 35: sandbar.v1.ProbeService.Probe:input_type -> sandbar.v1.ProbeRequest
-	28, // 36: sandbar.v1.PeerService.Submit:input_type -> sandbar.v1.SubmitRequest
-	30, // 37: sandbar.v1.PeerService.HeartbeatAges:input_type -> sandbar.v1.HeartbeatAgesRequest
-	35, // 38: sandbar.v1.PeerService.Propose:input_type -> sandbar.v1.ProposeRequest
-	37, // 39: sandbar.v1.PeerService.Ask:input_type -> sandbar.v1.AskRequest
-	33, // 40: sandbar.v1.PeerService.BootstrapState:input_type -> sandbar.v1.BootstrapStateRequest
-	2,  // 41: sandbar.v1.AgentService.Session:output_type -> sandbar.v1.SessionResponse
-	25, // 42: sandbar.v1.ProbeService.Probe:output_type -> sandbar.v1.ProbeResponse
-	29, // 43: sandbar.v1.PeerService.Submit:output_type -> sandbar.v1.SubmitResponse
-	31, // 44: sandbar.v1.PeerService.HeartbeatAges:output_type -> sandbar.v1.HeartbeatAgesResponse
-	36, // 45: sandbar.v1.PeerService.Propose:output_type -> sandbar.v1.ProposeResponse
-	38, // 46: sandbar.v1.PeerService.Ask:output_type -> sandbar.v1.AskResponse
-	34, // 47: sandbar.v1.PeerService.BootstrapState:output_type -> sandbar.v1.BootstrapStateResponse
-	41, // [41:48] is the sub-list for method output_type
-	34, // [34:41] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	11, // 12: sandbar.v1.Question.unit_stats:type_name -> sandbar.v1.UnitStatsQuestion
+	10, // 13: sandbar.v1.Answer.volume_stats:type_name -> sandbar.v1.VolumeStatsAnswer
+	12, // 14: sandbar.v1.Answer.unit_stats:type_name -> sandbar.v1.UnitStatsAnswer
+	41, // 15: sandbar.v1.VolumeStatsAnswer.stats:type_name -> sandbar.v1.VolumeStats
+	42, // 16: sandbar.v1.UnitStatsAnswer.stats:type_name -> sandbar.v1.UnitStats
+	15, // 17: sandbar.v1.StorageInfo.media:type_name -> sandbar.v1.MediumInfo
+	16, // 18: sandbar.v1.StorageInfo.replicas:type_name -> sandbar.v1.ReplicaInfo
+	19, // 19: sandbar.v1.ReportBatch.reports:type_name -> sandbar.v1.Report
+	0,  // 20: sandbar.v1.Report.kind:type_name -> sandbar.v1.ReportKind
+	20, // 21: sandbar.v1.DesiredState.stamp:type_name -> sandbar.v1.Stamp
+	22, // 22: sandbar.v1.DesiredState.replicas:type_name -> sandbar.v1.DesiredReplica
+	24, // 23: sandbar.v1.DesiredState.assignments:type_name -> sandbar.v1.DesiredAssignment
+	20, // 24: sandbar.v1.DesiredReplica.stamp:type_name -> sandbar.v1.Stamp
+	23, // 25: sandbar.v1.DesiredReplica.slices:type_name -> sandbar.v1.DesiredSlice
+	20, // 26: sandbar.v1.DesiredAssignment.stamp:type_name -> sandbar.v1.Stamp
+	25, // 27: sandbar.v1.DesiredAssignment.paths:type_name -> sandbar.v1.DesiredPath
+	3,  // 28: sandbar.v1.AgentMessage.hello:type_name -> sandbar.v1.Hello
+	14, // 29: sandbar.v1.AgentMessage.storage_info:type_name -> sandbar.v1.StorageInfo
+	18, // 30: sandbar.v1.AgentMessage.reports:type_name -> sandbar.v1.ReportBatch
+	17, // 31: sandbar.v1.AgentMessage.goodbye:type_name -> sandbar.v1.Goodbye
+	29, // 32: sandbar.v1.AgentMessage.stream_lost:type_name -> sandbar.v1.StreamLost
+	28, // 33: sandbar.v1.SubmitRequest.messages:type_name -> sandbar.v1.AgentMessage
+	34, // 34: sandbar.v1.HeartbeatAgesResponse.ages:type_name -> sandbar.v1.HeartbeatAge
+	7,  // 35: sandbar.v1.AskRequest.question:type_name -> sandbar.v1.Question
+	8,  // 36: sandbar.v1.AskResponse.answer:type_name -> sandbar.v1.Answer
+	1,  // 37: sandbar.v1.AgentService.Session:input_type -> sandbar.v1.SessionRequest
+	26, // 38: sandbar.v1.ProbeService.Probe:input_type -> sandbar.v1.ProbeRequest
+	30, // 39: sandbar.v1.PeerService.Submit:input_type -> sandbar.v1.SubmitRequest
+	32, // 40: sandbar.v1.PeerService.HeartbeatAges:input_type -> sandbar.v1.HeartbeatAgesRequest
+	37, // 41: sandbar.v1.PeerService.Propose:input_type -> sandbar.v1.ProposeRequest
+	39, // 42: sandbar.v1.PeerService.Ask:input_type -> sandbar.v1.AskRequest
+	35, // 43: sandbar.v1.PeerService.BootstrapState:input_type -> sandbar.v1.BootstrapStateRequest
+	2,  // 44: sandbar.v1.AgentService.Session:output_type -> sandbar.v1.SessionResponse
+	27, // 45: sandbar.v1.ProbeService.Probe:output_type -> sandbar.v1.ProbeResponse
+	31, // 46: sandbar.v1.PeerService.Submit:output_type -> sandbar.v1.SubmitResponse
+	33, // 47: sandbar.v1.PeerService.HeartbeatAges:output_type -> sandbar.v1.HeartbeatAgesResponse
+	38, // 48: sandbar.v1.PeerService.Propose:output_type -> sandbar.v1.ProposeResponse
+	40, // 49: sandbar.v1.PeerService.Ask:output_type -> sandbar.v1.AskResponse
+	36, // 50: sandbar.v1.PeerService.BootstrapState:output_type -> sandbar.v1.BootstrapStateResponse
+	44, // [44:51] is the sub-list for method output_type
+	37, // [37:44] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_sandbar_v1_agent_proto_init() }
@@ -2988,11 +3115,13 @@ func file_sandbar_v1_agent_proto_init() {
 	}
 	file_sandbar_v1_agent_proto_msgTypes[6].OneofWrappers = []any{
 		(*Question_VolumeStats)(nil),
+		(*Question_UnitStats)(nil),
 	}
 	file_sandbar_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*Answer_VolumeStats)(nil),
+		(*Answer_UnitStats)(nil),
 	}
-	file_sandbar_v1_agent_proto_msgTypes[25].OneofWrappers = []any{
+	file_sandbar_v1_agent_proto_msgTypes[27].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_StorageInfo)(nil),
 		(*AgentMessage_Reports)(nil),
@@ -3005,7 +3134,7 @@ func file_sandbar_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sandbar_v1_agent_proto_rawDesc), len(file_sandbar_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -660,6 +660,247 @@ func (x *GetVolumeStatsResponse) GetStats() *VolumeStats {
 	return nil
 }
 
+// UnitStats is what one unit has counted for all volumes that it exposes.
+type UnitStats struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UnitId string                 `protobuf:"bytes,1,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
+	// When these figures were taken, by the unit's clock.
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// All volumes together. Totals are as old as the volumes' exposures, and fall when one is taken away.
+	Io *IOStats `protobuf:"bytes,3,opt,name=io,proto3" json:"io,omitempty"`
+	// The busiest of the last whole interval first, by commands a second.
+	Volumes []*UnitVolumeStats `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	// How many more there are.
+	VolumesOmitted uint32 `protobuf:"varint,5,opt,name=volumes_omitted,json=volumesOmitted,proto3" json:"volumes_omitted,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *UnitStats) Reset() {
+	*x = UnitStats{}
+	mi := &file_sandbar_v1_stats_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnitStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnitStats) ProtoMessage() {}
+
+func (x *UnitStats) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_stats_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnitStats.ProtoReflect.Descriptor instead.
+func (*UnitStats) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_stats_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UnitStats) GetUnitId() string {
+	if x != nil {
+		return x.UnitId
+	}
+	return ""
+}
+
+func (x *UnitStats) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *UnitStats) GetIo() *IOStats {
+	if x != nil {
+		return x.Io
+	}
+	return nil
+}
+
+func (x *UnitStats) GetVolumes() []*UnitVolumeStats {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+func (x *UnitStats) GetVolumesOmitted() uint32 {
+	if x != nil {
+		return x.VolumesOmitted
+	}
+	return 0
+}
+
+// UnitVolumeStats is one volume's share.
+type UnitVolumeStats struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId   string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	VolumeName string                 `protobuf:"bytes,2,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
+	// Sessions that are open.
+	SessionCount  uint32   `protobuf:"varint,3,opt,name=session_count,json=sessionCount,proto3" json:"session_count,omitempty"`
+	Io            *IOStats `protobuf:"bytes,4,opt,name=io,proto3" json:"io,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnitVolumeStats) Reset() {
+	*x = UnitVolumeStats{}
+	mi := &file_sandbar_v1_stats_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnitVolumeStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnitVolumeStats) ProtoMessage() {}
+
+func (x *UnitVolumeStats) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_stats_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnitVolumeStats.ProtoReflect.Descriptor instead.
+func (*UnitVolumeStats) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_stats_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UnitVolumeStats) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *UnitVolumeStats) GetVolumeName() string {
+	if x != nil {
+		return x.VolumeName
+	}
+	return ""
+}
+
+func (x *UnitVolumeStats) GetSessionCount() uint32 {
+	if x != nil {
+		return x.SessionCount
+	}
+	return 0
+}
+
+func (x *UnitVolumeStats) GetIo() *IOStats {
+	if x != nil {
+		return x.Io
+	}
+	return nil
+}
+
+// GetUnitStatsRequest names a unit.
+type GetUnitStatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUnitStatsRequest) Reset() {
+	*x = GetUnitStatsRequest{}
+	mi := &file_sandbar_v1_stats_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUnitStatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUnitStatsRequest) ProtoMessage() {}
+
+func (x *GetUnitStatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_stats_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUnitStatsRequest.ProtoReflect.Descriptor instead.
+func (*GetUnitStatsRequest) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_stats_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetUnitStatsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// GetUnitStatsResponse has its figures.
+type GetUnitStatsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stats         *UnitStats             `protobuf:"bytes,1,opt,name=stats,proto3" json:"stats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUnitStatsResponse) Reset() {
+	*x = GetUnitStatsResponse{}
+	mi := &file_sandbar_v1_stats_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUnitStatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUnitStatsResponse) ProtoMessage() {}
+
+func (x *GetUnitStatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbar_v1_stats_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUnitStatsResponse.ProtoReflect.Descriptor instead.
+func (*GetUnitStatsResponse) Descriptor() ([]byte, []int) {
+	return file_sandbar_v1_stats_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetUnitStatsResponse) GetStats() *UnitStats {
+	if x != nil {
+		return x.Stats
+	}
+	return nil
+}
+
 var File_sandbar_v1_stats_proto protoreflect.FileDescriptor
 
 const file_sandbar_v1_stats_proto_rawDesc = "" +
@@ -722,7 +963,23 @@ const file_sandbar_v1_stats_proto_rawDesc = "" +
 	"histograms\x18\x02 \x01(\bR\n" +
 	"histograms\"G\n" +
 	"\x16GetVolumeStatsResponse\x12-\n" +
-	"\x05stats\x18\x01 \x01(\v2\x17.sandbar.v1.VolumeStatsR\x05statsB\xa2\x01\n" +
+	"\x05stats\x18\x01 \x01(\v2\x17.sandbar.v1.VolumeStatsR\x05stats\"\xd5\x01\n" +
+	"\tUnitStats\x12\x17\n" +
+	"\aunit_id\x18\x01 \x01(\tR\x06unitId\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12#\n" +
+	"\x02io\x18\x03 \x01(\v2\x13.sandbar.v1.IOStatsR\x02io\x125\n" +
+	"\avolumes\x18\x04 \x03(\v2\x1b.sandbar.v1.UnitVolumeStatsR\avolumes\x12'\n" +
+	"\x0fvolumes_omitted\x18\x05 \x01(\rR\x0evolumesOmitted\"\x99\x01\n" +
+	"\x0fUnitVolumeStats\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1f\n" +
+	"\vvolume_name\x18\x02 \x01(\tR\n" +
+	"volumeName\x12#\n" +
+	"\rsession_count\x18\x03 \x01(\rR\fsessionCount\x12#\n" +
+	"\x02io\x18\x04 \x01(\v2\x13.sandbar.v1.IOStatsR\x02io\"%\n" +
+	"\x13GetUnitStatsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"C\n" +
+	"\x14GetUnitStatsResponse\x12+\n" +
+	"\x05stats\x18\x01 \x01(\v2\x15.sandbar.v1.UnitStatsR\x05statsB\xa2\x01\n" +
 	"\x0ecom.sandbar.v1B\n" +
 	"StatsProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sandbar.V1\xca\x02\n" +
@@ -740,7 +997,7 @@ func file_sandbar_v1_stats_proto_rawDescGZIP() []byte {
 	return file_sandbar_v1_stats_proto_rawDescData
 }
 
-var file_sandbar_v1_stats_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_sandbar_v1_stats_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_sandbar_v1_stats_proto_goTypes = []any{
 	(*VolumeStats)(nil),            // 0: sandbar.v1.VolumeStats
 	(*SessionStats)(nil),           // 1: sandbar.v1.SessionStats
@@ -750,14 +1007,18 @@ var file_sandbar_v1_stats_proto_goTypes = []any{
 	(*Histogram)(nil),              // 5: sandbar.v1.Histogram
 	(*GetVolumeStatsRequest)(nil),  // 6: sandbar.v1.GetVolumeStatsRequest
 	(*GetVolumeStatsResponse)(nil), // 7: sandbar.v1.GetVolumeStatsResponse
-	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
+	(*UnitStats)(nil),              // 8: sandbar.v1.UnitStats
+	(*UnitVolumeStats)(nil),        // 9: sandbar.v1.UnitVolumeStats
+	(*GetUnitStatsRequest)(nil),    // 10: sandbar.v1.GetUnitStatsRequest
+	(*GetUnitStatsResponse)(nil),   // 11: sandbar.v1.GetUnitStatsResponse
+	(*timestamppb.Timestamp)(nil),  // 12: google.protobuf.Timestamp
 }
 var file_sandbar_v1_stats_proto_depIdxs = []int32{
-	8,  // 0: sandbar.v1.VolumeStats.at:type_name -> google.protobuf.Timestamp
-	8,  // 1: sandbar.v1.VolumeStats.since:type_name -> google.protobuf.Timestamp
+	12, // 0: sandbar.v1.VolumeStats.at:type_name -> google.protobuf.Timestamp
+	12, // 1: sandbar.v1.VolumeStats.since:type_name -> google.protobuf.Timestamp
 	2,  // 2: sandbar.v1.VolumeStats.io:type_name -> sandbar.v1.IOStats
 	1,  // 3: sandbar.v1.VolumeStats.sessions:type_name -> sandbar.v1.SessionStats
-	8,  // 4: sandbar.v1.SessionStats.since:type_name -> google.protobuf.Timestamp
+	12, // 4: sandbar.v1.SessionStats.since:type_name -> google.protobuf.Timestamp
 	2,  // 5: sandbar.v1.SessionStats.io:type_name -> sandbar.v1.IOStats
 	3,  // 6: sandbar.v1.IOStats.reads:type_name -> sandbar.v1.IOFigures
 	3,  // 7: sandbar.v1.IOStats.writes:type_name -> sandbar.v1.IOFigures
@@ -765,11 +1026,16 @@ var file_sandbar_v1_stats_proto_depIdxs = []int32{
 	4,  // 9: sandbar.v1.IOFigures.latency:type_name -> sandbar.v1.Latency
 	5,  // 10: sandbar.v1.IOFigures.histogram:type_name -> sandbar.v1.Histogram
 	0,  // 11: sandbar.v1.GetVolumeStatsResponse.stats:type_name -> sandbar.v1.VolumeStats
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	12, // 12: sandbar.v1.UnitStats.at:type_name -> google.protobuf.Timestamp
+	2,  // 13: sandbar.v1.UnitStats.io:type_name -> sandbar.v1.IOStats
+	9,  // 14: sandbar.v1.UnitStats.volumes:type_name -> sandbar.v1.UnitVolumeStats
+	2,  // 15: sandbar.v1.UnitVolumeStats.io:type_name -> sandbar.v1.IOStats
+	8,  // 16: sandbar.v1.GetUnitStatsResponse.stats:type_name -> sandbar.v1.UnitStats
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sandbar_v1_stats_proto_init() }
@@ -783,7 +1049,7 @@ func file_sandbar_v1_stats_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sandbar_v1_stats_proto_rawDesc), len(file_sandbar_v1_stats_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -968,7 +968,7 @@ var File_sandbar_v1_unit_proto protoreflect.FileDescriptor
 const file_sandbar_v1_unit_proto_rawDesc = "" +
 	"\n" +
 	"\x15sandbar/v1/unit.proto\x12\n" +
-	"sandbar.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x04\n" +
+	"sandbar.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16sandbar/v1/stats.proto\"\xbe\x04\n" +
 	"\x04Unit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1055,13 +1055,14 @@ const file_sandbar_v1_unit_proto_rawDesc = "" +
 	" \x01(\x03R\tusedBytes\x12\x1d\n" +
 	"\n" +
 	"free_bytes\x18\v \x01(\x03R\tfreeBytes\x12\x14\n" +
-	"\x05index\x18\f \x01(\x04R\x05index2\x82\x03\n" +
+	"\x05index\x18\f \x01(\x04R\x05index2\xda\x03\n" +
 	"\vUnitService\x12G\n" +
 	"\aGetUnit\x12\x1a.sandbar.v1.GetUnitRequest\x1a\x1b.sandbar.v1.GetUnitResponse\"\x03\x90\x02\x01\x12M\n" +
 	"\tListUnits\x12\x1c.sandbar.v1.ListUnitsRequest\x1a\x1d.sandbar.v1.ListUnitsResponse\"\x03\x90\x02\x01\x12N\n" +
 	"\vApproveUnit\x12\x1e.sandbar.v1.ApproveUnitRequest\x1a\x1f.sandbar.v1.ApproveUnitResponse\x12B\n" +
 	"\aSetUnit\x12\x1a.sandbar.v1.SetUnitRequest\x1a\x1b.sandbar.v1.SetUnitResponse\x12G\n" +
-	"\aGetPool\x12\x1a.sandbar.v1.GetPoolRequest\x1a\x1b.sandbar.v1.GetPoolResponse\"\x03\x90\x02\x01B\xa1\x01\n" +
+	"\aGetPool\x12\x1a.sandbar.v1.GetPoolRequest\x1a\x1b.sandbar.v1.GetPoolResponse\"\x03\x90\x02\x01\x12V\n" +
+	"\fGetUnitStats\x12\x1f.sandbar.v1.GetUnitStatsRequest\x1a .sandbar.v1.GetUnitStatsResponse\"\x03\x90\x02\x01B\xa1\x01\n" +
 	"\x0ecom.sandbar.v1B\tUnitProtoP\x01Z;github.com/sandbar-san/sandbar/api/gen/sandbar/v1;sandbarv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sandbar.V1\xca\x02\n" +
 	"Sandbar\\V1\xe2\x02\x16Sandbar\\V1\\GPBMetadata\xea\x02\vSandbar::V1b\x06proto3"
@@ -1096,6 +1097,8 @@ var file_sandbar_v1_unit_proto_goTypes = []any{
 	nil,                           // 13: sandbar.v1.Unit.LabelsEntry
 	nil,                           // 14: sandbar.v1.SetUnitRequest.LabelsEntry
 	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*GetUnitStatsRequest)(nil),   // 16: sandbar.v1.GetUnitStatsRequest
+	(*GetUnitStatsResponse)(nil),  // 17: sandbar.v1.GetUnitStatsResponse
 }
 var file_sandbar_v1_unit_proto_depIdxs = []int32{
 	15, // 0: sandbar.v1.Unit.state_at:type_name -> google.protobuf.Timestamp
@@ -1112,13 +1115,15 @@ var file_sandbar_v1_unit_proto_depIdxs = []int32{
 	7,  // 11: sandbar.v1.UnitService.ApproveUnit:input_type -> sandbar.v1.ApproveUnitRequest
 	9,  // 12: sandbar.v1.UnitService.SetUnit:input_type -> sandbar.v1.SetUnitRequest
 	11, // 13: sandbar.v1.UnitService.GetPool:input_type -> sandbar.v1.GetPoolRequest
-	4,  // 14: sandbar.v1.UnitService.GetUnit:output_type -> sandbar.v1.GetUnitResponse
-	6,  // 15: sandbar.v1.UnitService.ListUnits:output_type -> sandbar.v1.ListUnitsResponse
-	8,  // 16: sandbar.v1.UnitService.ApproveUnit:output_type -> sandbar.v1.ApproveUnitResponse
-	10, // 17: sandbar.v1.UnitService.SetUnit:output_type -> sandbar.v1.SetUnitResponse
-	12, // 18: sandbar.v1.UnitService.GetPool:output_type -> sandbar.v1.GetPoolResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
+	16, // 14: sandbar.v1.UnitService.GetUnitStats:input_type -> sandbar.v1.GetUnitStatsRequest
+	4,  // 15: sandbar.v1.UnitService.GetUnit:output_type -> sandbar.v1.GetUnitResponse
+	6,  // 16: sandbar.v1.UnitService.ListUnits:output_type -> sandbar.v1.ListUnitsResponse
+	8,  // 17: sandbar.v1.UnitService.ApproveUnit:output_type -> sandbar.v1.ApproveUnitResponse
+	10, // 18: sandbar.v1.UnitService.SetUnit:output_type -> sandbar.v1.SetUnitResponse
+	12, // 19: sandbar.v1.UnitService.GetPool:output_type -> sandbar.v1.GetPoolResponse
+	17, // 20: sandbar.v1.UnitService.GetUnitStats:output_type -> sandbar.v1.GetUnitStatsResponse
+	15, // [15:21] is the sub-list for method output_type
+	9,  // [9:15] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1129,6 +1134,7 @@ func file_sandbar_v1_unit_proto_init() {
 	if File_sandbar_v1_unit_proto != nil {
 		return
 	}
+	file_sandbar_v1_stats_proto_init()
 	file_sandbar_v1_unit_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -49,6 +49,16 @@ func (u fakeUnits) ListUnits(_ context.Context, r *connect.Request[pb.ListUnitsR
 	return connect.NewResponse(&pb.ListUnitsResponse{Units: page, NextPageToken: next}), nil
 }
 
+func (u fakeUnits) GetUnitStats(_ context.Context, r *connect.Request[pb.GetUnitStatsRequest]) (*connect.Response[pb.GetUnitStatsResponse], error) {
+	if _, err := u.get(r.Msg.Id); err != nil {
+		return nil, err
+	}
+	io := &pb.IOStats{Reads: &pb.IOFigures{}, Other: &pb.IOFigures{}, QueueDepth: 4, Writes: &pb.IOFigures{
+		Commands: 10, Bytes: 40960, Iops: 2, BytesPerSecond: 8192, Latency: &pb.Latency{P50Micros: 90, P90Micros: 100, P99Micros: 110, P999Micros: 120, MaxMicros: 130}}}
+	return connect.NewResponse(&pb.GetUnitStatsResponse{Stats: &pb.UnitStats{UnitId: r.Msg.Id, At: testTime, Io: io,
+		Volumes: []*pb.UnitVolumeStats{{VolumeId: "00000000-0000-4000-8000-000000000001", VolumeName: "v1", SessionCount: 2, Io: io}}, VolumesOmitted: 3}}), nil
+}
+
 func (u fakeUnits) ApproveUnit(_ context.Context, r *connect.Request[pb.ApproveUnitRequest]) (*connect.Response[pb.ApproveUnitResponse], error) {
 	row, err := u.get(r.Msg.Id)
 	return connect.NewResponse(&pb.ApproveUnitResponse{Unit: row}), err

@@ -147,6 +147,11 @@ func drawStats(p *output.Page, st *pb.VolumeStats) {
 	}
 	p.Fields("Volume", st.VolumeName, "Id", st.VolumeId, "Measured", when(st.At), "Totals since", since, "Rates of", rates,
 		"Queue depth", io.GetQueueDepth(), "Deepest", io.GetQueueDepthMax(), "Aborted", io.GetAborted(), "Units away", list(st.UnitsAway))
+	drawClasses(p, io)
+	drawSessions(p, st)
+}
+
+func drawClasses(p *output.Page, io *pb.IOStats) {
 	var rows [][]any
 	for _, c := range []struct {
 		name string
@@ -157,7 +162,6 @@ func drawStats(p *output.Page, st *pb.VolumeStats) {
 			latency(c.f, (*pb.Latency).GetP999Micros), latency(c.f, (*pb.Latency).GetMaxMicros)})
 	}
 	p.Table("Commands", []string{"Class", "Count", "Bytes", "Errors", "IOPS", "Bytes/s", "p50", "p90", "p99", "p99.9", "Max"}, rows)
-	drawSessions(p, st)
 }
 
 func drawSessions(p *output.Page, st *pb.VolumeStats) {
@@ -170,5 +174,34 @@ func drawSessions(p *output.Page, st *pb.VolumeStats) {
 	p.Table("Sessions", []string{"Initiator", "Address", "Host", "Unit", "Since", "Reads", "Read", "Writes", "Written", "Reads/s", "Writes/s", "Read p99", "Write p99", "Depth"}, rows)
 	if st.SessionsOmitted > 0 {
 		p.Line("and %d more", st.SessionsOmitted)
+	}
+}
+
+func (a *App) unitStats() *cobra.Command {
+	c := a.verb("stats UNIT", "Show what a unit does for hosts, the busiest volumes first", takes("UNIT"), func(ctx context.Context, s *session, args []string) error {
+		ctx, cancel := context.WithTimeout(ctx, readingWait)
+		defer cancel()
+		resp, err := ask(ctx, s, s.api.Units, unitClient.GetUnitStats, &pb.GetUnitStatsRequest{Id: args[0]})
+		if err != nil {
+			return err
+		}
+		return s.out.Print(resp.Stats, func(p *output.Page) { drawUnitStats(p, resp.Stats) })
+	})
+	c.Long = c.Short + ".\n\nTotals and latencies are those since the unit has exposed its volumes, rates those of its last whole second."
+	return c
+}
+
+func drawUnitStats(p *output.Page, st *pb.UnitStats) {
+	p.Fields("Unit", st.UnitId, "Measured", when(st.At), "Volumes", uint32(len(st.Volumes))+st.VolumesOmitted, "Queue depth", st.Io.GetQueueDepth(), "Aborted", st.Io.GetAborted())
+	drawClasses(p, st.Io)
+	rows := make([][]any, 0, len(st.Volumes))
+	for _, v := range st.Volumes {
+		r, w := v.Io.GetReads(), v.Io.GetWrites()
+		rows = append(rows, []any{v.VolumeName, v.SessionCount, perSecond(r.GetIops()), perSecond(w.GetIops()), bytesOf(r.GetBytesPerSecond()), bytesOf(w.GetBytesPerSecond()),
+			latency(r, (*pb.Latency).GetP99Micros), latency(w, (*pb.Latency).GetP99Micros), v.Io.GetQueueDepth(), v.VolumeId})
+	}
+	p.Table("Volumes", []string{"Name", "Sessions", "Reads/s", "Writes/s", "Read/s", "Written/s", "Read p99", "Write p99", "Depth", "Id"}, rows)
+	if st.VolumesOmitted > 0 {
+		p.Line("and %d more", st.VolumesOmitted)
 	}
 }

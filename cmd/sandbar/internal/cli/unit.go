@@ -15,7 +15,7 @@ type unitClient = sandbarv1connect.UnitServiceClient
 
 func (a *App) unitCommand() *cobra.Command {
 	return noun("unit", "Show and approve units; run a unit",
-		a.unitRun(), a.unitList(), a.unitShow(), a.unitApprove(), a.unitSet())
+		a.unitRun(), a.unitList(), a.unitShow(), a.unitApprove(), a.unitSet(), a.unitStats())
 }
 
 func (a *App) unitList() *cobra.Command {

@@ -43,6 +43,9 @@ const (
 	UnitServiceSetUnitProcedure = "/sandbar.v1.UnitService/SetUnit"
 	// UnitServiceGetPoolProcedure is the fully-qualified name of the UnitService's GetPool RPC.
 	UnitServiceGetPoolProcedure = "/sandbar.v1.UnitService/GetPool"
+	// UnitServiceGetUnitStatsProcedure is the fully-qualified name of the UnitService's GetUnitStats
+	// RPC.
+	UnitServiceGetUnitStatsProcedure = "/sandbar.v1.UnitService/GetUnitStats"
 )
 
 // UnitServiceClient is a client for the sandbar.v1.UnitService service.
@@ -57,6 +60,9 @@ type UnitServiceClient interface {
 	SetUnit(context.Context, *connect.Request[v1.SetUnitRequest]) (*connect.Response[v1.SetUnitResponse], error)
 	// GetPool sums up the virtual storage pool.
 	GetPool(context.Context, *connect.Request[v1.GetPoolRequest]) (*connect.Response[v1.GetPoolResponse], error)
+	// GetUnitStats asks a unit what it has counted for its volumes' hosts. Any station answers, without the leader.
+	// Errors: UNAVAILABLE (the unit could not be asked; says why).
+	GetUnitStats(context.Context, *connect.Request[v1.GetUnitStatsRequest]) (*connect.Response[v1.GetUnitStatsResponse], error)
 }
 
 // NewUnitServiceClient constructs a client for the sandbar.v1.UnitService service. By default, it
@@ -103,16 +109,24 @@ func NewUnitServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		getUnitStats: connect.NewClient[v1.GetUnitStatsRequest, v1.GetUnitStatsResponse](
+			httpClient,
+			baseURL+UnitServiceGetUnitStatsProcedure,
+			connect.WithSchema(unitServiceMethods.ByName("GetUnitStats")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // unitServiceClient implements UnitServiceClient.
 type unitServiceClient struct {
-	getUnit     *connect.Client[v1.GetUnitRequest, v1.GetUnitResponse]
-	listUnits   *connect.Client[v1.ListUnitsRequest, v1.ListUnitsResponse]
-	approveUnit *connect.Client[v1.ApproveUnitRequest, v1.ApproveUnitResponse]
-	setUnit     *connect.Client[v1.SetUnitRequest, v1.SetUnitResponse]
-	getPool     *connect.Client[v1.GetPoolRequest, v1.GetPoolResponse]
+	getUnit      *connect.Client[v1.GetUnitRequest, v1.GetUnitResponse]
+	listUnits    *connect.Client[v1.ListUnitsRequest, v1.ListUnitsResponse]
+	approveUnit  *connect.Client[v1.ApproveUnitRequest, v1.ApproveUnitResponse]
+	setUnit      *connect.Client[v1.SetUnitRequest, v1.SetUnitResponse]
+	getPool      *connect.Client[v1.GetPoolRequest, v1.GetPoolResponse]
+	getUnitStats *connect.Client[v1.GetUnitStatsRequest, v1.GetUnitStatsResponse]
 }
 
 // GetUnit calls sandbar.v1.UnitService.GetUnit.
@@ -140,6 +154,11 @@ func (c *unitServiceClient) GetPool(ctx context.Context, req *connect.Request[v1
 	return c.getPool.CallUnary(ctx, req)
 }
 
+// GetUnitStats calls sandbar.v1.UnitService.GetUnitStats.
+func (c *unitServiceClient) GetUnitStats(ctx context.Context, req *connect.Request[v1.GetUnitStatsRequest]) (*connect.Response[v1.GetUnitStatsResponse], error) {
+	return c.getUnitStats.CallUnary(ctx, req)
+}
+
 // UnitServiceHandler is an implementation of the sandbar.v1.UnitService service.
 type UnitServiceHandler interface {
 	// GetUnit shows one unit with its media.
@@ -152,6 +171,9 @@ type UnitServiceHandler interface {
 	SetUnit(context.Context, *connect.Request[v1.SetUnitRequest]) (*connect.Response[v1.SetUnitResponse], error)
 	// GetPool sums up the virtual storage pool.
 	GetPool(context.Context, *connect.Request[v1.GetPoolRequest]) (*connect.Response[v1.GetPoolResponse], error)
+	// GetUnitStats asks a unit what it has counted for its volumes' hosts. Any station answers, without the leader.
+	// Errors: UNAVAILABLE (the unit could not be asked; says why).
+	GetUnitStats(context.Context, *connect.Request[v1.GetUnitStatsRequest]) (*connect.Response[v1.GetUnitStatsResponse], error)
 }
 
 // NewUnitServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -194,6 +216,13 @@ func NewUnitServiceHandler(svc UnitServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	unitServiceGetUnitStatsHandler := connect.NewUnaryHandler(
+		UnitServiceGetUnitStatsProcedure,
+		svc.GetUnitStats,
+		connect.WithSchema(unitServiceMethods.ByName("GetUnitStats")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/sandbar.v1.UnitService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case UnitServiceGetUnitProcedure:
@@ -206,6 +235,8 @@ func NewUnitServiceHandler(svc UnitServiceHandler, opts ...connect.HandlerOption
 			unitServiceSetUnitHandler.ServeHTTP(w, r)
 		case UnitServiceGetPoolProcedure:
 			unitServiceGetPoolHandler.ServeHTTP(w, r)
+		case UnitServiceGetUnitStatsProcedure:
+			unitServiceGetUnitStatsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -233,4 +264,8 @@ func (UnimplementedUnitServiceHandler) SetUnit(context.Context, *connect.Request
 
 func (UnimplementedUnitServiceHandler) GetPool(context.Context, *connect.Request[v1.GetPoolRequest]) (*connect.Response[v1.GetPoolResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.UnitService.GetPool is not implemented"))
+}
+
+func (UnimplementedUnitServiceHandler) GetUnitStats(context.Context, *connect.Request[v1.GetUnitStatsRequest]) (*connect.Response[v1.GetUnitStatsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sandbar.v1.UnitService.GetUnitStats is not implemented"))
 }
