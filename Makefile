@@ -71,7 +71,7 @@ fuzz: ## Run every fuzz target (or FUZZ=regexp) for FUZZTIME (30s), as many at a
 .PHONY: test-kernel
 test-kernel: build ## Let the Linux kernel's initiator, in a VM, use a volume (root; minutes).
 	@.ci/deps.sh kernel
-	chaos/vm/test-kernel.sh
+	$(GO) run -tags $(TAGS) ./chaos/vm/kernel
 
 .PHONY: conformance
 conformance: build ## Run libiscsi's iscsi-test-cu, test by test, against a running unit.

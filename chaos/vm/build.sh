@@ -50,7 +50,7 @@ src=$(sources)
 apt-config dump | grep -E '^Acquire::(Check-|https?::|Retries|ForceIPv4)' >"$out/aptopts" || :
 
 # ---- root file system -------------------------------------------------------
-pkgs="open-iscsi multipath-tools kpartx sg3-utils fio e2fsprogs xfsprogs kmod
+pkgs="open-iscsi multipath-tools kpartx sg3-utils fio e2fsprogs xfsprogs lvm2 kmod
  iproute2 udev procps util-linux mount nftables busybox-static gdisk lsscsi
  ${LABVM_EXTRA_PKGS:-}"
 root=$out/root
@@ -85,7 +85,7 @@ dpkg-deb --fsys-tarfile "$kdeb" | tar -x -C "$root" --wildcards \
   "$d/drivers/block" "$d/drivers/char" "$d/drivers/dax" "$d/drivers/md" "$d/drivers/net" \
   "$d/drivers/scsi" "$d/drivers/target" "$d/drivers/virtio" "$d/drivers/nvme"
 chroot "$root" depmod "$kver" 2>"$out/depmod.log"
-for m in iscsi_tcp dm_multipath scsi_dh_alua dm_round_robin dm_service_time dm_queue_length \
+for m in iscsi_tcp xfs dm_mod dm_multipath scsi_dh_alua dm_round_robin dm_service_time dm_queue_length \
          sd_mod virtio_net 9pnet_virtio iscsi_target_mod; do
   chroot "$root" modprobe -S "$kver" --show-depends $m >/dev/null || die "guest module $m is missing"
 done

@@ -39,6 +39,7 @@ seen=$(awk '{print $2}' /tmp/targets | sort -u | wc -l)
 # Discovery recorded the portal by the address that the target gave itself, which
 # need not lead anywhere from here: static records take its place.
 iscsiadm -m node -o delete >/dev/null 2>&1
+ok "SendTargets, $seen targets"
 
 if [ -n "${CHAP_USER:-}" ]; then
   say "login with a wrong secret: must be refused"
@@ -47,6 +48,7 @@ if [ -n "${CHAP_USER:-}" ]; then
   grep -i -E 'authoriz|authent|error' /tmp/wrong
   [ $r = 24 ] || fail "a wrong secret gave iscsiadm's code $r, not 24 (authorization failure)"
   iscsiadm -m node -T "$TARGET" -p "$portal" -o delete
+  ok "a wrong secret is refused"
 fi
 
 say "login $TARGET at $portal"
@@ -62,6 +64,7 @@ size=$(blockdev --getsize64 "$d")
 [ -z "${SIZE_BYTES:-}" ] || [ "$size" = "$SIZE_BYTES" ] || fail "$d has $size bytes, not $SIZE_BYTES"
 say "disk $d, $size bytes"; lsscsi -s | grep -v virtio
 iscsiadm -m session -P 2 | grep -E 'Digest|Burst|R2T|Segment|Immediate'
+ok "login, $size bytes"
 sg_inq "$d" | grep -E 'Vendor|Product|revision|version|TPGS|serial'; sg_vpd -p di_lu "$d"
 
 say "mkfs.$FS"
@@ -71,21 +74,25 @@ case $FS in
   *) fail "FS is ext4 or xfs";;
 esac || fail "mkfs"
 mkdir -p /mnt/t; mount "$d" /mnt/t || fail "mount"
+ok "mkfs.$FS and mount"
 job="--name=t --directory=/mnt/t --size=$SIZE --bs=$BS --ioengine=libaio --iodepth=$DEPTH --direct=1
  --rw=randwrite --verify=crc32c --verify_fatal=1 --randrepeat=1 --group_reporting"
 say "fio: $RUNTIME s of random writes, each verified soon after"
 fio $job --time_based --runtime="$RUNTIME" --verify_backlog=256 >/tmp/fio1 2>&1; r=$?
 grep -E 'err=|IOPS|verify|fio:' /tmp/fio1; [ $r = 0 ] || { dmesg | tail -20; fail "fio: $r"; }
+ok "fio writes and verifies"
 say "fio: write the whole file, unmount, mount, verify all of it"
 fio $job --do_verify=0 >/tmp/fio2 2>&1 || { cat /tmp/fio2; fail "fio write"; }
 umount /mnt/t && sync && echo 3 >/proc/sys/vm/drop_caches && mount "$d" /mnt/t || fail "remount"
 fio $job --verify_only >/tmp/fio3 2>&1 || { cat /tmp/fio3; fail "fio verify"; }
 grep -hE 'err=|IOPS' /tmp/fio2 /tmp/fio3
 umount /mnt/t || fail "umount"
+ok "fio verifies after a remount"
 say "fsck"
 case $FS in ext4) fsck.ext4 -fn "$d";; xfs) xfs_repair -n "$d";; esac || fail "fsck"
+ok "fsck"
 say "logout"
 iscsiadm -m node -T "$TARGET" -p "$portal" --logout || fail "logout: $?"
 errors=$(dmesg | grep -E 'I/O error|EXT4-fs (error|warning)|XFS.*(error|Corrupt)|connection[0-9]+:0: detected conn error')
 [ -z "$errors" ] || { echo "$errors"; fail "the kernel saw errors"; }
-say "OK kernel-login"
+ok "logout, and the kernel saw no errors"
