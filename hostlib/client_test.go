@@ -342,51 +342,68 @@ func TestWaitSaysForWhom(t *testing.T) {
 	s := stationtest.New(t)
 	c := newClient(t, byToken(s))
 	s.Put(stationtest.Volume{ID: "x", Name: "x", SizeBytes: 1 << 20, Host: "host-1", Generation: 1, Agent: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := c.Wait(ctx, "x")
+	var err error
+	for limit := 100 * time.Millisecond; limit < time.Minute; limit *= 2 { // until the station had time to answer
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		_, err = c.Wait(ctx, "x")
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "no station answered") {
+			break
+		}
+	}
 	if san.KindOf(err) != san.KindUnavailable || !strings.Contains(err.Error(), "sandbar host run") || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestWatch(t *testing.T) {
-	s := stationtest.New(t)
-	dir := runAgent(t, s)
-	for name, cfg := range map[string]Config{"agent": {DataDir: dir}, "stations": byToken(s)} {
-		c := newClient(t, cfg)
-		ctx, cancel := context.WithCancel(within(t))
-		events, done := make(chan AssignmentEvent, 100), make(chan error, 1)
-		go func() {
-			done <- c.Watch(ctx, func(e AssignmentEvent) error { events <- e; return nil })
-		}()
-		expect := func(change Change, generation uint64) {
-			t.Helper()
-			select {
-			case e := <-events:
-				if e.Change != change || e.Assignment.Generation != generation || e.Assignment.Name != name {
-					t.Errorf("%s: %v %+v", name, e.Change, e.Assignment)
-				}
-			case <-ctx.Done():
-				t.Fatalf("%s: no %s", name, change)
-			}
-		}
-		v := stationtest.Volume{ID: name, Name: name, SizeBytes: 1 << 20, Host: "host-1", Generation: 1}
-		v.Path = (&tgtd{portal: "192.0.2.1:3260"}).path()
-		s.Put(v)
-		expect(ChangeAdded, 1)
-		v.Generation = 2
-		s.Put(v)
-		expect(ChangeChanged, 2)
-		v.Host = ""
-		s.Put(v)
-		expect(ChangeRemoved, 2)
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		s.Drop(name)
+	for _, source := range []string{"agent", "stations"} {
+		t.Run(source, func(t *testing.T) { testWatch(t, source) })
 	}
+}
+
+func testWatch(t *testing.T, source string) {
+	s := stationtest.New(t)
+	cfg := byToken(s)
+	if source == "agent" {
+		cfg = Config{DataDir: runAgent(t, s)}
+	}
+	c := newClient(t, cfg)
+	ctx, cancel := context.WithCancel(within(t))
+	defer cancel()
+	events, done := make(chan AssignmentEvent, 100), make(chan error, 1)
+	go func() {
+		done <- c.Watch(ctx, func(e AssignmentEvent) error { events <- e; return nil })
+	}()
+	expect := func(change Change, generation uint64) {
+		t.Helper()
+		select {
+		case e := <-events:
+			if e.Change != change || e.Assignment.Generation != generation || e.Assignment.Name != "w" {
+				t.Errorf("%v %+v", e.Change, e.Assignment)
+			}
+		case <-ctx.Done():
+			t.Fatalf("no %s", change)
+		}
+	}
+	v := stationtest.Volume{ID: "w", Name: "w", SizeBytes: 1 << 20, Host: "host-1", Generation: 1}
+	v.Path = (&tgtd{portal: "192.0.2.1:3260"}).path()
+	s.Put(v)
+	expect(ChangeAdded, 1)
+	v.Generation = 2
+	s.Put(v)
+	expect(ChangeChanged, 2)
+	v.Host = ""
+	s.Put(v)
+	expect(ChangeRemoved, 2)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWatchEndsWithItsFunction(t *testing.T) {
+	s := stationtest.New(t)
 	c := newClient(t, byToken(s))
 	s.Put(stationtest.Volume{ID: "z", Name: "z", SizeBytes: 1 << 20, Host: "host-1", Generation: 1})
 	enough := errors.New("enough")
