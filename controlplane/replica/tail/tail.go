@@ -17,8 +17,8 @@ const (
 	// segmentSize is the length of each of the two files, bytes. An append that is longer makes its file
 	// longer.
 	segmentSize = 8 << 20
-	// moveAtOnce bounds one write to the store, between which the votes that it keeps get their turn.
-	moveAtOnce = 1024
+	// moveAtOnce bounds one write to the store, between which appends and the votes that it keeps get their turn.
+	moveAtOnce = 256
 	// keptBuffer is the largest buffer that is kept from one append to the next.
 	keptBuffer = 1 << 20
 )
@@ -32,10 +32,11 @@ type Log struct {
 	// Locks are taken in this order.
 	moving   sync.Mutex // held by whoever writes to the store
 	writing  sync.Mutex // held by whoever writes a frame; guards the fields down to entries
-	free     *sync.Cond // on writing: idle may have become free, or err was set
+	changed  *sync.Cond // on writing: a frame was written, idle became free, or err was set
 	active   *segment
 	idle     *segment
 	idleFree bool
+	wanted   bool // an append waits for idle to be free
 	buf      []byte
 	err      error // of the first write that failed: from then on nobody knows what is on the disk
 
@@ -128,20 +129,21 @@ func open(store raft.LogStore, files [2]file, images [2][]byte, size int64) (*Lo
 		active: &segment{file: files[active], size: size, number: max(1, last.number), frames: last.frames, end: last.end},
 		idle:   &segment{file: files[1-active], size: size},
 	}
-	l.free = sync.NewCond(&l.writing)
+	l.changed = sync.NewCond(&l.writing)
 	if len(lacking) > 1 {
 		err = l.markMoved(lacking[0].number)
 	}
 	return l, err
 }
 
-// Close waits for what is on its way to the store and closes the files, not the store.
+// Close waits for a write to the store that is under way and closes the files, not the store. What is not in the
+// store yet goes there at the next Open.
 func (l *Log) Close() error {
 	l.writing.Lock()
 	if l.err == nil {
 		l.err = os.ErrClosed
 	}
-	l.free.Broadcast()
+	l.changed.Broadcast()
 	l.writing.Unlock()
 	l.movers.Wait()
 	l.writing.Lock()
@@ -249,13 +251,15 @@ func (l *Log) buffer() []byte {
 func (l *Log) makeRoom(n int64) error {
 	for l.err == nil && l.active.end > 0 && l.active.end+n+movedSize > l.active.size {
 		if !l.idleFree {
-			l.free.Wait()
+			l.wanted = true
+			l.changed.Broadcast()
+			l.changed.Wait()
 			continue
 		}
 		full := l.active
 		l.active, l.idle = l.idle, full
 		l.active.number, l.active.frames, l.active.end = full.number+1, 0, 0
-		l.idleFree = false
+		l.idleFree, l.wanted = false, false
 		l.movers.Go(func() { l.move(full.number) })
 	}
 	return l.err
@@ -278,15 +282,17 @@ func (l *Log) write(kind byte, buf []byte) error {
 	}
 	if err != nil {
 		l.err = fmt.Errorf("append to the log's tail: %w", err)
-		l.free.Broadcast()
+		l.changed.Broadcast()
 		return l.err
 	}
 	s.frames++
 	s.end += aligned(body)
+	l.changed.Broadcast()
 	return nil
 }
 
-// move brings the entries of a full segment to the store, and then gives its file free.
+// move brings the entries of a full segment to the store, and then gives its file free. It goes as the active
+// segment fills, and is done before that is full: all at once it would hold up the appends that go on meanwhile.
 func (l *Log) move(number uint64) {
 	l.reading.RLock()
 	var indexes []uint64
@@ -298,9 +304,9 @@ func (l *Log) move(number uint64) {
 	l.reading.RUnlock()
 	slices.Sort(indexes)
 	var err error
-	for part := range slices.Chunk(indexes, moveAtOnce) {
-		if err = l.movePart(number, part); err != nil {
-			break
+	for done := 0; done < len(indexes) && err == nil; done += moveAtOnce {
+		if err = l.awaitFill(float64(done) / float64(len(indexes))); err == nil {
+			err = l.movePart(number, indexes[done:min(done+moveAtOnce, len(indexes))])
 		}
 	}
 	l.writing.Lock()
@@ -312,7 +318,18 @@ func (l *Log) move(number uint64) {
 		l.err = err
 	}
 	l.idleFree = true
-	l.free.Broadcast()
+	l.changed.Broadcast()
+}
+
+// awaitFill waits until the active segment is three quarters as full as part says or an append needs the other
+// file, and fails when the log failed or closed.
+func (l *Log) awaitFill(part float64) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	for l.err == nil && !l.wanted && float64(l.active.end) < part*0.75*float64(l.active.size) {
+		l.changed.Wait()
+	}
+	return l.err
 }
 
 // movePart moves those of the entries that still are what they were.
