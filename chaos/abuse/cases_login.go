@@ -226,8 +226,8 @@ func wrongSecrets(ctx context.Context, r *rig) error {
 		}
 	}
 	return on(r.prey.dial(ctx), func(c *client) {
-		_, got := c.step(false, 0, 0, append(c.names(), keys("AuthMethod=CHAP")...)...)
-		_, got = c.step(false, 0, 0, keys("CHAP_A=7")...)
+		c.step(false, 0, 0, append(c.names(), keys("AuthMethod=CHAP")...)...)
+		_, got := c.step(false, 0, 0, keys("CHAP_A=7")...)
 		theirs, _ := pdu.Find(got, pdu.KeyCHAPChallenge)
 		resp, _ := c.step(true, 0, 1, keys("CHAP_N="+c.user, "CHAP_R=0x00", "CHAP_I=1", "CHAP_C="+theirs)...)
 		c.refused("the unit's own challenge sent back", resp, pdu.LoginAuthFailure)

@@ -57,6 +57,13 @@ func inSession() []attack {
 			c.alive("text without an end")
 		}),
 		{name: "session: digests that are wrong", run: wrongDigests},
+		{name: "session: pings that nobody reads", run: unreadPings},
+	}
+}
+
+// inOrder are cases about additional headers, logouts, and the order of commands.
+func inOrder() []attack {
+	return []attack{
 		each("session: headers of additional lengths", session, [][]byte{{0, 0, 1, 0}, {0xff, 0xff, 1, 0}, {0, 9, 1, 0, 1, 2, 3, 4}, make([]byte, 1020), {0, 1, 99, 0}}, func(c *client, ahs []byte) {
 			c.sendAHS(c.read(0, 1), ahs, nil)
 			p := c.next() // served, where the header is one that means nothing; or refused; or the end
@@ -121,7 +128,6 @@ func inSession() []attack {
 			}
 			c.ended("commands that wait for one that does not come")
 		}),
-		{name: "session: pings that nobody reads", run: unreadPings},
 	}
 }
 
