@@ -266,3 +266,25 @@ func TestMinder(t *testing.T) {
 		s.finish()
 	})
 }
+
+// A ping behind a read that is not answered yet finds more in the queue than pings may add to.
+func TestAPingBehindUnsentData(t *testing.T) {
+	r := newRig(t, Limits{})
+	w := wishes()
+	w.MaxRecvDataSegmentLength = 256 << 10
+	c := r.dial().login(w)
+	c.idle()
+	var both bytes.Buffer
+	const blocks = directBytes / blockSize
+	if err := c.d.WritePDU(&both, c.read(0, blocks), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.d.WritePDU(&both, &pdu.NOPOut{Immediate: true, ITT: 500, TTT: pdu.NoTag, CmdSN: c.cmdSN}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.conn.Write(both.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	expect[pdu.DataIn](c)
+	expect[pdu.NOPIn](c)
+}

@@ -122,9 +122,9 @@ func (q *outQueue) nextStatSN() uint32 {
 	return n
 }
 
-// waitSpace blocks while too much is queued. q.mu is held.
+// waitSpace blocks while too much is queued. What nobody is sending the caller will send himself. q.mu is held.
 func (q *outQueue) waitSpace() {
-	for q.bytes > maxQueuedBytes && !q.failed {
+	for q.bytes > maxQueuedBytes && q.sending && !q.failed {
 		q.space.Wait()
 	}
 }
