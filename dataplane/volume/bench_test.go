@@ -1,14 +1,17 @@
 package volume_test
 
 import (
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sandbar-san/sandbar/dataplane/disk"
 	"github.com/sandbar-san/sandbar/dataplane/extent"
@@ -94,5 +97,38 @@ func Benchmark4K(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// BenchmarkAtomic16K measures atomic writes of database pages, by one writer and by many, who share
+// the journal's syncs; beside them writes with FUA, which are only stable.
+func BenchmarkAtomic16K(b *testing.B) {
+	r, _ := benchReplica(b)
+	const page = 16 << 10
+	p := make([]byte, page)
+	for _, writers := range []int{1, 32} {
+		for name, write := range map[string]func(off int64) error{
+			"atomic": func(off int64) error { return r.WriteAtomic(ctx, p, off) },
+			"fua":    func(off int64) error { return r.WriteAt(ctx, p, off, true) },
+		} {
+			b.Run(fmt.Sprintf("%s/writers=%d", name, writers), func(b *testing.B) {
+				b.SetBytes(page)
+				var next atomic.Int64
+				var g errgroup.Group
+				for range writers {
+					g.Go(func() error {
+						for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+							if err := write(i * page % benchSize); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+				}
+				if err := g.Wait(); err != nil {
+					b.Fatal(err)
+				}
+			})
+		}
 	}
 }
