@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -132,10 +133,35 @@ func (w *watch) release(pick func([]uint32) uint32) {
 	delete(w.running, tag)
 }
 
+// quickLU does every other command at once.
+type quickLU struct {
+	*memoryLU
+	asked atomic.Uint32
+}
+
+func (q *quickLU) ExecuteNow(t *scsi.Task) (scsi.Result, bool) {
+	if q.asked.Add(1)%2 == 0 {
+		return scsi.Result{}, false
+	}
+	return q.Execute(context.Background(), t), true
+}
+
 // TestTaskAttributesOnTheWire: commands of all kinds and attributes, ended in any order: none begins
-// before what it has to wait for has ended, and all end.
+// before what it has to wait for has ended, and all end, whoever executes them.
 func TestTaskAttributesOnTheWire(t *testing.T) {
-	r := newRig(t, Limits{})
+	t.Run("handed over to workers", func(t *testing.T) { attributesOnTheWire(t, newRig(t, Limits{})) })
+	t.Run("by the reader too", func(t *testing.T) {
+		r := newRig(t, Limits{})
+		quick := &quickLU{memoryLU: r.lu}
+		r.dir.set(func(d *directory) { d.lu = quick })
+		attributesOnTheWire(t, r)
+		if quick.asked.Load() == 0 {
+			t.Error("nothing was executed by the reader")
+		}
+	})
+}
+
+func attributesOnTheWire(t *testing.T, r *rig) {
 	w := &watch{begun: make(chan struct{}, 64)}
 	r.lu.setHold(w.hold)
 	c := r.dial().login(wishes())
