@@ -227,16 +227,16 @@ func (s *session) takeFirst(c *command, n int) (room, bool) {
 	for {
 		r, ok := s.take(n, true)
 		if ok || s.dying || s.stopping.Load() || c != nil && c.aborted || s.owed(c) || len(s.set.dormant) > 0 {
+			s.paused.Store(false)
+			s.lineUp()
 			return r, ok
 		}
 		s.paused.Store(true)
 		if s.out.unsent() {
 			s.postLocked(s.out.flush) // the reader's own answers, which hold room
 		}
-		s.lineUp()
+		s.lineUp() // and stays in it: who leaves and comes back has the whole line looked at again
 		s.roomy.Wait()
-		s.paused.Store(false)
-		s.lineUp()
 	}
 }
 
