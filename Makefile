@@ -26,7 +26,7 @@ TAGS := hashicorpmetrics
 # One folder pattern for the targets that run over packages: make test PKG=./fsm/...
 PKG ?= ./...
 FUZZTIME ?= 30s
-# More for a benchmark: make bench-target BENCH_FLAGS='-quick -run depth.1$$$$'
+# More for a benchmark: make bench-target BENCH_FLAGS='-quick -run "1 MiB"'
 BENCH_FLAGS ?=
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)

@@ -18,10 +18,11 @@
 //
 // # How a command runs
 //
-// One goroutine per connection reads. A command goes into the session's task set and, once its
-// data is complete, to one of the session's workers, which executes it and queues
-// the answer; whoever queues an answer while nobody is sending sends all that is queued with one
-// vectored write. A command is answered and leaves the task set in one step under the
+// One goroutine per connection reads. A command goes into the session's task set and is executed once
+// its data is complete: by the reader itself if it is small and needs to wait for nothing, a
+// read from memory or a write into it (direct.go); else by one of the session's workers. Should the
+// reader be held up nevertheless, another takes over after 5 to 10 ms. Whoever queues
+// an answer while nobody is sending sends all that is queued with one vectored write. A command is answered and leaves the task set in one step under the
 // session's lock; so an abort finds it either unanswered, and then it never is, or gone.
 // Each session has a task set of its own, in which ORDERED commands wait for those before them and the
 // HEAD OF QUEUE goes first; SIMPLE ones alone pay nothing for that (see taskSet).
