@@ -11,7 +11,7 @@ import (
 // attacks lists all cases, in the order in which they run.
 func attacks() []attack {
 	var list []attack
-	for _, part := range [][]attack{beforeLogin(), duringLogin(), inSession(), inOrder(), withCommands(), withData(), withTasks(), floods()} {
+	for _, part := range [][]attack{beforeLogin(), duringLogin(), inSession(), inOrder(), withCommands(), withTags(), withData(), withTasks(), floods(), heavy()} {
 		list = append(list, part...)
 	}
 	return list

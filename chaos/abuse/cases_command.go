@@ -45,6 +45,12 @@ func withCommands() []attack {
 			}
 			c.alive("every operation code")
 		}),
+	}
+}
+
+// withTags are cases about what identifies commands, and about what their data says.
+func withTags() []attack {
+	return []attack{
 		loggedIn("command: a task tag in use", func(c *client) {
 			h := c.write(0, 16)
 			h.Final = false

@@ -168,6 +168,12 @@ func floods() []attack {
 				return nil
 			})
 		}},
+	}
+}
+
+// heavy are floods of data.
+func heavy() []attack {
+	return []attack{
 		{name: "flood: writes of 32 MiB without data", run: greedyWrites},
 		{name: "flood: much honest work at once", run: honestWork},
 		{name: "flood: first bursts that never end", run: func(ctx context.Context, r *rig) error {
