@@ -18,6 +18,9 @@ func Grow(vol *fsm.Volume, sizeBytes int64, units []UnitRoom) ([]fsm.CopyGrowth,
 	if err := fsm.CheckGrow(vol, sizeBytes); err != nil {
 		return nil, err
 	}
+	if sizeBytes == vol.SizeBytes {
+		return nil, nil // asked for again: what is under way goes on, wherever its units are
+	}
 	need := san.ExtentsFor(sizeBytes) - san.ExtentsFor(vol.SizeBytes)
 	var out []fsm.CopyGrowth
 	for _, c := range vol.Copies {

@@ -177,6 +177,7 @@ func TestGrowGolden(t *testing.T) {
 		{"else one that it is on", two, 31, []UnitRoom{unit("u1", medium("m1", 12, 100), medium("m2", 10, 100), medium("m3", 100, 100))}},
 		{"else any one, the greatest share first", two, 33, []UnitRoom{unit("u1", medium("m1", 12, 100), medium("m2", 10, 100), medium("m3", 50, 100), medium("m4", 40, 50))}},
 		{"else as few as will do", two, 120, []UnitRoom{unit("u1", medium("m1", 12, 100), medium("m2", 10, 100), medium("m3", 50, 100), medium("m4", 40, 50))}},
+		{"the same size again, whatever its unit does", two, 20, []UnitRoom{away}},
 		{"only on its own unit", two, 200, []UnitRoom{unit("u1", medium("m1", 12, 100)), unit("u2", medium("m9", 1000, 1000))}},
 		{"to the size that it has", two, 20, []UnitRoom{unit("u1", medium("m1", 0, 100))}},
 		{"a unit that is away", two, 21, []UnitRoom{away}},
