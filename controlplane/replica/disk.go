@@ -67,7 +67,9 @@ func openDisk(cfg *Config, failed *failure) (*disk, error) {
 		return nil, errors.Join(fmt.Errorf("open the snapshots in %s: %w", cfg.Dir, err), bolt.Close())
 	}
 	d := &disk{bolt: bolt, snaps: snaps, writes: &writeClock{since: make(map[uint64]time.Time)}}
-	err = d.openTail(cfg, failed)
+	if err := d.openTail(cfg, failed); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
 	var log raft.LogStore = d.tail
 	if cfg.wrapLog != nil {
 		log = cfg.wrapLog(log)
@@ -77,9 +79,7 @@ func openDisk(cfg *Config, failed *failure) (*disk, error) {
 		stable = cfg.wrapStable(stable)
 	}
 	d.stable = &guardedStable{StableStore: stable, writes: d.writes, failed: failed}
-	if err == nil {
-		d.log, err = raft.NewLogCache(logCacheEntries, &guardedLog{LogStore: log, writes: d.writes, failed: failed})
-	}
+	d.log, err = raft.NewLogCache(logCacheEntries, &guardedLog{LogStore: log, writes: d.writes, failed: failed})
 	if err == nil {
 		err = d.checkContinuous(cfg.Dir)
 	}

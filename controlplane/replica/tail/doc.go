@@ -9,7 +9,7 @@
 //
 // A B-tree store syncs twice for each commit: pages, then the root. In a group of three a change waits for
 // the leader's log and then for a follower's, which makes four syncs in a row. Here an append is one write
-// and one sync of blocks that the file has already, and the store gets thousands of entries at a time, in the
+// and one sync of blocks that the file has already, and the store gets hundreds of entries at a time, in the
 // background.
 //
 // # The files
